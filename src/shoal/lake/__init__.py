@@ -1,0 +1,25 @@
+"""Delta tables by name. *A table is a version of files.*
+
+A `Lake` is a root folder; `Lake.table` gives a `Table` at ``<root>/<schema>/<table>``. Files get
+into a table in two steps: any engine writes Parquet into a staging folder inside the table, then
+`Table.commit` makes one Delta transaction of them that also carries the writer's `Progress`. Rows
+and progress land together or not at all.
+"""
+
+from shoal.lake.changes import AddedFile, Changes
+from shoal.lake.lake import Lake
+from shoal.lake.names import TableName
+from shoal.lake.progress import Progress
+from shoal.lake.staging import Staged, staged_files
+from shoal.lake.table import Table
+
+__all__ = [
+    "AddedFile",
+    "Changes",
+    "Lake",
+    "Progress",
+    "Staged",
+    "Table",
+    "TableName",
+    "staged_files",
+]

@@ -1,0 +1,99 @@
+"""What a Delta table's log says was added between two versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from shoal.errors import TableError
+
+__all__ = ["AddedFile", "Changes", "read_changes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedFile:
+    """One Parquet file that a version added.
+
+    Args:
+        path: Absolute path.
+        version: The version that added it.
+        rows: Rows in the file, or None when the writer did not say.
+        partition: Values of the partition columns as text, which the file itself does not hold.
+    """
+
+    path: str
+    version: int
+    rows: int | None
+    partition: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What happened to a table after one version, up to another.
+
+    Args:
+        files: Files whose rows are new, in commit order.
+        rewrites: Versions that also removed or changed rows (delete, update, overwrite).
+    """
+
+    files: tuple[AddedFile, ...]
+    rewrites: tuple[int, ...]
+
+    @property
+    def append_only(self) -> bool:
+        """True when no version removed or changed a row."""
+        return not self.rewrites
+
+    def appended(self) -> Changes:
+        """Only the versions that removed and changed nothing."""
+        kept = tuple(file for file in self.files if file.version not in self.rewrites)
+        return Changes(files=kept, rewrites=())
+
+    @property
+    def rows(self) -> int:
+        """Rows in the new files."""
+        return sum(file.rows or 0 for file in self.files)
+
+
+def read_changes(table_path: str, *, after: int, until: int) -> Changes:
+    """Reads versions ``after`` + 1 to ``until`` from the log of a table on local disk.
+
+    Compaction (OPTIMIZE) commits change no data and are left out, as the Delta protocol's
+    ``dataChange`` says.
+
+    Raises:
+        TableError: A version's log entry is gone (log retention is 30 days by default).
+    """
+    files: list[AddedFile] = []
+    rewrites: list[int] = []
+    for version in range(after + 1, until + 1):
+        entry = Path(table_path) / "_delta_log" / f"{version:020}.json"
+        try:
+            lines = entry.read_text().splitlines()
+        except FileNotFoundError:
+            raise TableError(
+                f"The log of {table_path} no longer has version {version}, so what it added "
+                "cannot be told.",
+                hint="Refresh the reading table in full: shoal run --full-refresh TABLE",
+            ) from None
+        rewrote = False
+        for line in lines:
+            action = json.loads(line)
+            if (remove := action.get("remove")) and remove.get("dataChange", True):
+                rewrote = True
+            if (add := action.get("add")) and add.get("dataChange", True):
+                stats = json.loads(add["stats"]) if add.get("stats") else {}
+                files.append(
+                    AddedFile(
+                        path=str(Path(table_path) / unquote(add["path"])),
+                        version=version,
+                        rows=stats.get("numRecords"),
+                        partition=add.get("partitionValues") or {},
+                    )
+                )
+        if rewrote:
+            rewrites.append(version)
+    return Changes(files=tuple(files), rewrites=tuple(rewrites))

@@ -1,0 +1,97 @@
+"""The lake: a root folder of Delta tables, found by name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from shoal.errors import Conflict, TableNotFound, nearest
+from shoal.lake.names import TableName
+from shoal.lake.table import Table
+
+__all__ = ["Lake"]
+
+
+class Lake:
+    """Delta tables below one root.
+
+    Args:
+        root: Folder of the lake. It need not exist yet.
+        default_schema: Schema of table names that give none.
+        catalog: Catalog that three-part names may give.
+    """
+
+    def __init__(
+        self, root: str | Path, default_schema: str = "default", *, catalog: str | None = None
+    ) -> None:
+        self.root = Path(root).absolute()
+        self.default_schema = default_schema.lower()
+        self.catalog = catalog
+
+    def name(self, text: str) -> TableName:
+        """Reads a table name as this lake understands it.
+
+        Raises:
+            TableError: It is no valid name.
+        """
+        return TableName.parse(text, default_schema=self.default_schema, catalog=self.catalog)
+
+    def table(self, name: str | TableName) -> Table:
+        """The table of that name, which may not exist yet.
+
+        Raises:
+            TableError: It is no valid name.
+        """
+        parsed = name if isinstance(name, TableName) else self.name(name)
+        return Table(name=parsed, path=str(self.root / parsed.schema / parsed.table))
+
+    def existing(self, name: str | TableName) -> Table:
+        """The table of that name.
+
+        Raises:
+            TableNotFound: There is none; the message has the nearest name.
+        """
+        table = self.table(name)
+        if table.exists():
+            return table
+        names = [found.name for found in self.tables()]
+        close = nearest(table.name, names)
+        raise TableNotFound(
+            f"There is no table '{table.name}' in {self.root}.",
+            hint=f"Did you mean '{close}'?" if close else "shoal tables lists what there is.",
+        )
+
+    def tables(self) -> list[Table]:
+        """All tables, by name."""
+        found = []
+        for log in self.root.glob("*/*/_delta_log"):
+            schema, table = log.parent.parent.name, log.parent.name
+            found.append(self.table(TableName(schema=schema, table=table)))
+        return sorted((table for table in found if table.exists()), key=lambda table: table.name)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds the lake for one refresh; the lock goes with the process, however it ends.
+
+        Raises:
+            Conflict: Another process refreshes this lake now.
+        """
+        import fcntl
+
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".shoal.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise Conflict(
+                    f"Another run (process {holder}) is writing to {self.root}.",
+                    hint="Wait until it ends, then run again; nothing was changed.",
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield

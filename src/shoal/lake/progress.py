@@ -1,0 +1,122 @@
+"""How far a flow has come, kept so that it can never disagree with the table.
+
+A flow's progress is a small JSON document (which files it has read, which source versions). It is
+written beside the table's log as ``_shoal/<flow>/<n>.json`` *before* the commit; the commit's Delta
+application transaction ``(shoal:<flow>, n)`` then says that document ``n`` is the true one. A
+crash between the two leaves a document that nothing points at, which the next attempt overwrites.
+Source: Delta protocol, "Transaction Identifiers".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from shoal.errors import TableError
+
+__all__ = ["Progress"]
+
+# A document holds what is new since the one before; every so many a whole one bounds the reading.
+_SNAPSHOT_EVERY = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One flow's progress in one table.
+
+    Args:
+        flow: The flow's name.
+        number: Which document this is; -1 before the first.
+        files: Input files already read: path to ``[size, modification time in ns]``.
+        versions: Delta sources: table name to ``[table id, version]``.
+        definition: Fingerprint of the query that wrote the table last.
+    """
+
+    flow: str
+    number: int = -1
+    files: Mapping[str, list[int]] = field(default_factory=dict)
+    versions: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    definition: str | None = None
+
+    @property
+    def application(self) -> str:
+        """The Delta application id under which the number is committed."""
+        return f"shoal:{self.flow}"
+
+
+def _document(table_path: str, flow: str, number: int) -> Path:
+    return Path(table_path) / "_shoal" / quote(flow, safe="") / f"{number:012}.json"
+
+
+def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
+    """The progress that the transaction number names; empty when the flow never committed.
+
+    Raises:
+        TableError: The table says that document ``number`` exists, and it does not.
+    """
+    if number is None:
+        return Progress(flow=flow)
+    chain: list[dict[str, Any]] = []
+    at = number
+    while True:
+        path = _document(table_path, flow, at)
+        try:
+            chain.append(json.loads(path.read_text()))
+        except (FileNotFoundError, json.JSONDecodeError) as error:
+            raise TableError(
+                f"The progress of flow '{flow}' is damaged: {path} cannot be read ({error}).",
+                hint="Rebuild the table from its sources: shoal run --full-refresh TABLE",
+            ) from error
+        if chain[-1]["whole"]:
+            break
+        at -= 1
+    files: dict[str, list[int]] = {}
+    for part in reversed(chain):
+        files.update(part["files"])
+    newest = chain[0]
+    return Progress(
+        flow=flow,
+        number=number,
+        files=files,
+        versions={name: (value[0], value[1]) for name, value in newest["versions"].items()},
+        definition=newest["definition"],
+    )
+
+
+def write_progress(table_path: str, before: Progress, after: Progress) -> None:
+    """Writes document ``after.number``, durably, before the commit that will point at it."""
+    whole = (
+        before.number < 0
+        or after.number % _SNAPSHOT_EVERY == 0
+        or after.number != before.number + 1
+        or any(path not in after.files for path in before.files)
+    )
+    files = (
+        after.files
+        if whole
+        else {path: mark for path, mark in after.files.items() if before.files.get(path) != mark}
+    )
+    document = {
+        "whole": whole,
+        "files": dict(files),
+        "versions": {name: list(value) for name, value in after.versions.items()},
+        "definition": after.definition,
+    }
+    path = _document(table_path, after.flow, after.number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with draft.open("w") as stream:
+            json.dump(document, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()

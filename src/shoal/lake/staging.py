@@ -1,0 +1,158 @@
+"""Parquet files that an engine wrote and no version holds yet."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+__all__ = ["Staged", "delta_schema", "staged_files"]
+
+_LONGEST_TEXT = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """One staged Parquet file.
+
+    Args:
+        path: Absolute path.
+        size: Bytes.
+        rows: Rows, from the file's footer.
+        stats: Delta's per-file statistics as JSON (Delta protocol, "Per-file Statistics").
+        partition: Values of the partition columns, read from the folder names.
+    """
+
+    path: str
+    size: int
+    rows: int
+    stats: str
+    partition: dict[str, str | None] = field(default_factory=dict)
+
+    def count_present(self, column: str) -> int:
+        """Rows in which a column is not null; 0 when the file has no such column."""
+        nulls = json.loads(self.stats)["nullCount"].get(column)
+        return 0 if nulls is None else self.rows - nulls
+
+
+def staged_files(folder: str | Path) -> list[Staged]:
+    """Lists the Parquet files below a folder with what their footers say; rows are not read."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for path in sorted(Path(folder).rglob("*.parquet")):
+        footer = pq.read_metadata(path)
+        found.append(
+            Staged(
+                path=str(path),
+                size=path.stat().st_size,
+                rows=footer.num_rows,
+                stats=_stats(footer),
+                partition=_partition(path.relative_to(folder)),
+            )
+        )
+    return found
+
+
+def _partition(relative: Path) -> dict[str, str | None]:
+    values: dict[str, str | None] = {}
+    for part in relative.parts[:-1]:
+        name, equals, value = part.partition("=")
+        if equals:
+            text = unquote(value)
+            values[unquote(name)] = None if text in ("", "__HIVE_DEFAULT_PARTITION__") else text
+    return values
+
+
+def _stats(footer: pq.FileMetaData) -> str:
+    """Row count, null counts and bounds.
+
+    Bounds are given where they are exact and safe for file skipping: not for floating point (a
+    NaN lies outside what Parquet records) and not for long text (which writers truncate).
+    """
+    nulls: dict[str, int] = {}
+    low: dict[str, Any] = {}
+    high: dict[str, Any] = {}
+    for index in range(footer.num_columns):
+        name = footer.schema.column(index).path
+        if footer.schema.column(index).max_repetition_level or "." in name:
+            continue
+        groups = [
+            footer.row_group(g).column(index).statistics for g in range(footer.num_row_groups)
+        ]
+        if not groups or any(group is None or group.null_count is None for group in groups):
+            continue
+        nulls[name] = sum(group.null_count for group in groups)
+        bounded = [group for group in groups if group.has_min_max]
+        if len(bounded) < len([g for g in groups if g.num_values]) or not bounded:
+            continue
+        first = _bound(min(group.min for group in bounded))
+        last = _bound(max(group.max for group in bounded), up=True)
+        if first is not None and last is not None:
+            low[name], high[name] = first, last
+    return json.dumps(
+        {"numRecords": footer.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
+    )
+
+
+def _bound(value: object, *, up: bool = False) -> object:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_TEXT else None
+    if isinstance(value, dt.datetime):
+        # Delta keeps milliseconds here: round outwards so that no row lies outside the bounds.
+        floor = value.replace(microsecond=value.microsecond // 1000 * 1000)
+        if up and floor != value:
+            floor += dt.timedelta(milliseconds=1)
+        return floor.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    return None
+
+
+def delta_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema as Delta can hold it: nullable, microseconds, UTC.
+
+    Args:
+        schema: An Arrow schema as an engine wrote it.
+    """
+    import pyarrow as pa
+
+    return pa.schema([pa.field(f.name, _delta_type(f.type), nullable=True) for f in schema])
+
+
+def _delta_type(kind: pa.DataType) -> pa.DataType:
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", tz="UTC" if kind.tz else None)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_dictionary(kind):
+        return _delta_type(kind.value_type)
+    if pa.types.is_null(kind):
+        return pa.string()
+    unsigned = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
+    if kind in unsigned:
+        return unsigned[kind]
+    if kind == pa.uint64():
+        return pa.int64()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(pa.field("element", _delta_type(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _delta_type(f.type)) for f in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_delta_type(kind.key_type), _delta_type(kind.item_type))
+    return kind

@@ -1,0 +1,350 @@
+"""One Delta table: its versions, commits and progress."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import Conflict, TableError, TableNotFound
+from shoal.lake.changes import Changes, read_changes
+from shoal.lake.names import TableName
+from shoal.lake.progress import Progress, read_progress, write_progress
+from shoal.lake.staging import Staged, delta_schema
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+__all__ = ["Table"]
+
+
+class Table:
+    """A Delta table by name and folder; it may not exist yet.
+
+    Args:
+        name: Its two-part name.
+        path: Its folder.
+    """
+
+    def __init__(self, *, name: TableName, path: str) -> None:
+        self.table_name = name
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """``schema.table``."""
+        return str(self.table_name)
+
+    def __repr__(self) -> str:
+        return f"Table({self.name!r})"
+
+    def exists(self) -> bool:
+        """True when the folder holds a Delta log."""
+        from deltalake import DeltaTable
+
+        return DeltaTable.is_deltatable(self.path)
+
+    def _open(self, version: int | None = None) -> DeltaTable:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        try:
+            return DeltaTable(self.path, version=version)
+        except TableNotFoundError:
+            if version is not None and self.exists():
+                raise TableError(
+                    f"{self.name} has no version {version}; the newest is {self.version()}.",
+                    hint=f"shoal history {self.name}",
+                ) from None
+            raise TableNotFound(
+                f"There is no table '{self.name}' at {self.path}.", hint="shoal tables"
+            ) from None
+        except DeltaError as error:
+            newest = f"; the newest is {self.version()}" if version is not None else ""
+            raise TableError(
+                f"{self.name} cannot be opened"
+                f"{'' if version is None else f' at version {version}'}{newest}: {error}",
+                hint=f"shoal history {self.name}",
+            ) from error
+
+    def version(self) -> int:
+        """The newest version.
+
+        Raises:
+            TableNotFound: The table does not exist.
+        """
+        return int(self._open().version())
+
+    def id(self) -> str:
+        """Delta's own id of the table; another one means that the table was made anew."""
+        return str(self._open().metadata().id)
+
+    def schema(self, version: int | None = None) -> pa.Schema:
+        """The columns as an Arrow schema, at a version (default: the newest)."""
+        import pyarrow as pa
+
+        return pa.schema(self._open(version).schema().to_arrow())
+
+    def partitions(self) -> tuple[str, ...]:
+        """The partition columns."""
+        return tuple(self._open().metadata().partition_columns)
+
+    def comment(self) -> str | None:
+        """The table's description."""
+        return self._open().metadata().description
+
+    def size(self, version: int | None = None) -> tuple[int, int, int]:
+        """Rows, files and bytes at a version, from the log alone."""
+        import pyarrow as pa
+
+        adds = pa.table(self._open(version).get_add_actions(flatten=True))
+        rows = sum(value or 0 for value in adds.column("num_records").to_pylist())
+        return rows, adds.num_rows, sum(adds.column("size_bytes").to_pylist())
+
+    def scan(
+        self, version: int | None = None, columns: Sequence[str] | None = None
+    ) -> pl.LazyFrame:
+        """A lazy Polars frame over one version (default: the newest at this moment)."""
+        import polars as pl
+
+        table = self._open(version)
+        frame = pl.scan_delta(table)
+        return frame if columns is None else frame.select(list(columns))
+
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """The commits, newest first, as Delta's ``DESCRIBE HISTORY`` names them."""
+        return [dict(entry) for entry in self._open().history(limit)]
+
+    def changes(self, *, after: int, until: int) -> Changes:
+        """What versions ``after`` + 1 to ``until`` added.
+
+        Raises:
+            TableError: The log no longer reaches back that far.
+        """
+        return read_changes(self.path, after=after, until=until)
+
+    def transaction(self, application: str) -> int | None:
+        """The last number that this application id committed, or None."""
+        if not self.exists():
+            return None
+        number = self._open().transaction_version(application)
+        return None if number is None else int(number)
+
+    def progress(self, flow: str) -> Progress:
+        """How far a flow has come in this table."""
+        number = self.transaction(Progress(flow=flow).application)
+        return read_progress(self.path, flow, number)
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[str]:
+        """A new folder inside the table for an engine to write Parquet into.
+
+        Files that no commit took are removed at the end, also after an error.
+        """
+        folder = Path(self.path) / f"part-{uuid.uuid4().hex[:16]}"
+        committed_before = self.exists()
+        try:
+            yield str(folder)
+        finally:
+            if folder.is_dir() and not self._holds(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                if not committed_before:
+                    for empty in (Path(self.path), Path(self.path).parent):
+                        with contextlib.suppress(OSError):
+                            empty.rmdir()
+
+    def _holds(self, folder: Path) -> bool:
+        """Whether some version names a file of this folder; when in doubt, it does."""
+        if not self.exists():
+            return False
+        log = sorted((Path(self.path) / "_delta_log").glob("*.json"))[-20:]
+        needle = f'"path":"{folder.name}/'
+        return any(needle in entry.read_text() for entry in log)
+
+    def commit(
+        self,
+        files: Sequence[Staged],
+        schema: pa.Schema,
+        *,
+        overwrite: bool = False,
+        progress: Sequence[tuple[Progress, Progress]] = (),
+        partition_by: Sequence[str] = (),
+        comment: str | None = None,
+        properties: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Makes one version of staged files, with the flow's progress in the same transaction.
+
+        New columns are added to the table; an overwrite may change types too.
+
+        Args:
+            files: Staged Parquet files inside the table's folder; may be empty.
+            schema: Arrow schema of the rows, with the partition columns.
+            overwrite: Replace all rows instead of appending.
+            progress: For each flow, the progress as it was read at the start and the one to
+                commit, whose number must be the next.
+            partition_by: Partition columns of a new table.
+            comment: Description of a new table.
+            properties: Delta table properties of a new table.
+            metadata: Text to keep in the commit's information.
+
+        Returns:
+            The version made.
+
+        Raises:
+            Conflict: Another writer committed the same progress first; nothing was changed.
+            TableError: The rows do not fit the table's columns; nothing was changed.
+        """
+        from deltalake import CommitProperties, Schema, Transaction
+        from deltalake.exceptions import CommitFailedError, DeltaError
+        from deltalake.transaction import AddAction, create_table_with_add_actions
+
+        wanted = delta_schema(schema)
+        now = int(time.time() * 1000)
+        actions = [
+            AddAction(
+                os.path.relpath(file.path, self.path),
+                file.size,
+                {column: file.partition.get(column) for column in partition_by},
+                now,
+                True,
+                file.stats,
+            )
+            for file in files
+        ]
+        for before, after in progress:
+            write_progress(self.path, before, after)
+        transactions = [Transaction(after.application, after.number) for _, after in progress]
+        commit = CommitProperties(
+            custom_metadata=dict(metadata or {}), app_transactions=transactions
+        )
+        columns = Schema.from_arrow(wanted)
+        try:
+            exists = self.exists()
+            if not exists or (overwrite and not self._fits(wanted, partition_by)):
+                Path(self.path).mkdir(parents=True, exist_ok=True)
+                create_table_with_add_actions(
+                    self.path,
+                    columns,
+                    actions,
+                    mode="overwrite" if exists else "error",
+                    partition_by=list(partition_by) or None,
+                    name=self.name,
+                    description=comment,
+                    configuration=dict(properties or {}) or None,
+                    commit_properties=commit,
+                )
+            else:
+                if not overwrite:
+                    self._widen(wanted)
+                self._open().create_write_transaction(
+                    list(actions),
+                    "overwrite" if overwrite else "append",
+                    columns,
+                    list(partition_by) or None,
+                    commit_properties=commit,
+                )
+        except CommitFailedError as error:
+            raise Conflict(
+                f"Another writer changed {self.name} at the same time ({error}).",
+                hint="Run again: nothing of this attempt was kept.",
+            ) from error
+        except DeltaError as error:
+            raise TableError(f"{self.name} refused the commit: {error}") from error
+        return self.version()
+
+    def _fits(self, wanted: pa.Schema, partition_by: Sequence[str]) -> bool:
+        return bool(delta_schema(self.schema()) == wanted) and self.partitions() == tuple(
+            partition_by
+        )
+
+    def _widen(self, wanted: pa.Schema) -> None:
+        """Adds the columns that are new; refuses a changed type."""
+        from deltalake import Schema
+
+        table = self._open()
+        have = {field.name: field for field in delta_schema(self.schema())}
+        for field in wanted:
+            if field.name in have and have[field.name].type != field.type:
+                raise TableError(
+                    f"Column '{field.name}' of {self.name} is {have[field.name].type}; "
+                    f"the new rows have {field.type}.",
+                    hint=f"Cast it, or rebuild the table: shoal run --full-refresh {self.name}",
+                )
+        missing = [field.name for field in wanted if field.name not in have]
+        if missing:
+            fields = {field.name: field for field in Schema.from_arrow(wanted).fields}
+            table.alter.add_columns([fields[name] for name in missing])
+
+    def append(
+        self,
+        rows: pa.Table,
+        *,
+        app: tuple[str, int] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        partition_by: Sequence[str] = (),
+        overwrite: bool = False,
+    ) -> int:
+        """Commits an Arrow table as one version; makes the table when it is missing.
+
+        Args:
+            rows: The rows, of any number.
+            app: Delta application transaction, ``(id, number)``.
+            metadata: Text to keep in the commit's information.
+            partition_by: Partition columns of a new table.
+            overwrite: Replace all rows instead of appending.
+
+        Returns:
+            The version made.
+
+        Raises:
+            Conflict: Another writer committed the same transaction first.
+            TableError: The rows do not fit the table's columns.
+        """
+        from deltalake import CommitProperties, Transaction, write_deltalake
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        clean = rows.cast(delta_schema(rows.schema))
+        try:
+            write_deltalake(
+                self.path,
+                clean,
+                mode="overwrite" if overwrite else "append",
+                schema_mode="overwrite" if overwrite else "merge",
+                partition_by=list(partition_by) or None,
+                name=None if self.exists() else self.name,
+                commit_properties=CommitProperties(
+                    custom_metadata=dict(metadata or {}),
+                    app_transactions=[Transaction(*app)] if app else [],
+                ),
+            )
+        except CommitFailedError as error:
+            raise Conflict(
+                f"Another writer changed {self.name} at the same time ({error}).",
+                hint="Run again: nothing of this attempt was kept.",
+            ) from error
+        except DeltaError as error:
+            raise TableError(f"{self.name} refused the rows: {error}") from error
+        return self.version()
+
+    def restore(self, version: int) -> int:
+        """Makes a new version that equals an older one; returns it.
+
+        Raises:
+            TableError: There is no such version, or its files were vacuumed.
+        """
+        from deltalake.exceptions import DeltaError
+
+        self._open(version)
+        try:
+            self._open().restore(version)
+        except DeltaError as error:
+            raise TableError(f"{self.name} cannot go back to version {version}: {error}") from error
+        return self.version()

@@ -1,0 +1,310 @@
+"""Reads in a Spark Connect plan: finding them, replacing them, and naming the plan's content.
+
+Protocol: Spark Connect's ``relations.proto`` (a tree of ``Relation`` messages; a plan on the client
+is unresolved, so tables are still names).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from shoal.engines.sql import sql_tables
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from pyspark.sql import DataFrame
+    from pyspark.sql.connect.proto import Plan, Relation
+    from pyspark.sql.connect.session import SparkSession
+
+__all__ = [
+    "FileRead",
+    "Read",
+    "TableRead",
+    "dataframe",
+    "fingerprint",
+    "plan_of",
+    "query_plan",
+    "reads",
+    "rewrite",
+    "version_relation",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRead:
+    """A table read by name.
+
+    Args:
+        name: The name as written.
+        streaming: Read with ``readStream`` or ``STREAM``.
+        options: Reader options.
+    """
+
+    name: str
+    streaming: bool
+    options: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRead:
+    """Files read by path.
+
+    Args:
+        format: For example ``json``; ``cloudFiles`` is already resolved to its file format.
+        paths: Files, folders or globs, as written.
+        schema: DDL or JSON of the declared columns; empty when none was declared.
+        streaming: Read with ``readStream``.
+        options: Reader options, names in lower case.
+        metadata: The plan asks for ``_metadata``.
+    """
+
+    format: str
+    paths: tuple[str, ...]
+    schema: str
+    streaming: bool
+    options: Mapping[str, str] = field(default_factory=dict, compare=False)
+    metadata: bool = False
+
+
+Read = TableRead | FileRead
+Replace = Callable[[Read], "Relation | None"]
+
+
+def plan_of(frame: DataFrame) -> Plan:
+    """The unresolved plan of a DataFrame."""
+    connected: Any = frame
+    plan: Plan = connected._plan.to_proto(connected.sparkSession.client)
+    return plan
+
+
+def query_plan(text: str) -> Plan:
+    """The unresolved plan of a SQL query."""
+    from pyspark.sql.connect.proto import SQL, Plan, Relation
+
+    return Plan(root=Relation(sql=SQL(query=text)))
+
+
+def dataframe(plan: Plan, spark: SparkSession) -> DataFrame:
+    """A DataFrame over a plan, for example a rewritten one."""
+    from pyspark.sql.connect.dataframe import DataFrame
+    from pyspark.sql.connect.plan import LogicalPlan
+
+    root = plan.root
+
+    class Given(LogicalPlan):
+        def plan(self, session: Any) -> Relation:
+            return root
+
+    return DataFrame(Given(None), spark)
+
+
+def version_relation(path: str, version: int) -> Relation:
+    """A Delta table at one version, to put in the place of a name."""
+    from pyspark.sql.connect.proto import Read as ReadRelation
+    from pyspark.sql.connect.proto import Relation
+
+    source = ReadRelation.DataSource(
+        format="delta", paths=[path], options={"versionAsOf": str(version)}
+    )
+    return Relation(read=ReadRelation(data_source=source))
+
+
+def reads(plan: Plan) -> list[Read]:
+    """What a plan reads, each source once, in order of appearance.
+
+    Raises:
+        PipelineError: SQL text inside the plan does not parse.
+    """
+    found: list[Read] = []
+
+    def note(read: Read) -> None:
+        if read not in found:
+            found.append(read)
+
+    rewrite(plan, note)
+    return found
+
+
+def rewrite(plan: Plan, replace: Replace) -> Plan:
+    """A copy of the plan in which reads are replaced.
+
+    Names inside SQL text are replaced by aliases that refer to the new relations (the protocol's
+    ``WithRelations``), so the text keeps its meaning in any engine.
+
+    Args:
+        plan: The plan; it is not changed.
+        replace: Gives the relation to read instead, or None to leave the read as it is.
+
+    Raises:
+        PipelineError: SQL text inside the plan does not parse.
+    """
+    from pyspark.sql.connect.proto import Plan
+
+    copy = Plan()
+    copy.CopyFrom(plan)
+    metadata = b"_metadata" in plan.SerializeToString()
+    bound = {
+        reference.subquery_alias.alias.lower()
+        for message in _messages(plan)
+        if message.DESCRIPTOR.name == "WithRelations"
+        for reference in message.references
+    }
+    _rewrite(copy, replace, metadata, bound)
+    return copy
+
+
+def _messages(message: Message) -> Iterator[Message]:
+    yield message
+    for descriptor, value in message.ListFields():
+        if descriptor.type != descriptor.TYPE_MESSAGE:
+            continue
+        if isinstance(value, Mapping) or hasattr(value, "items"):
+            items = value.values()
+            yield from (m for item in items if hasattr(item, "ListFields") for m in _messages(item))
+        elif hasattr(value, "ListFields"):
+            yield from _messages(value)
+        else:
+            yield from (m for item in value for m in _messages(item))
+
+
+def _rewrite(message: Message, replace: Replace, metadata: bool, bound: set[str]) -> None:
+    if message.DESCRIPTOR.name == "Relation":
+        relation: Any = message
+        kind = relation.WhichOneof("rel_type")
+        if kind == "read":
+            new = replace(_read(relation.read, metadata))
+            if new is not None:
+                _put(relation, new)
+            return
+        if kind == "sql":
+            _rewrite_sql(relation, replace, bound)
+            return
+    for descriptor, value in message.ListFields():
+        if descriptor.type != descriptor.TYPE_MESSAGE:
+            continue
+        if hasattr(value, "items"):
+            for item in value.values():
+                if hasattr(item, "ListFields"):
+                    _rewrite(item, replace, metadata, bound)
+        elif hasattr(value, "ListFields"):
+            _rewrite(value, replace, metadata, bound)
+        else:
+            for item in value:
+                _rewrite(item, replace, metadata, bound)
+
+
+def _put(relation: Any, new: Relation) -> None:
+    # Columns picked from a DataFrame (df["x"]) refer to its plan id: the new relation keeps it.
+    plan_id = relation.common.plan_id if relation.common.HasField("plan_id") else None
+    relation.CopyFrom(new)
+    if plan_id is not None:
+        relation.common.plan_id = plan_id
+
+
+def _read(read: Any, metadata: bool) -> Read:
+    if read.WhichOneof("read_type") == "named_table":
+        return TableRead(
+            name=read.named_table.unparsed_identifier,
+            streaming=read.is_streaming,
+            options={key.lower(): text for key, text in read.named_table.options.items()},
+        )
+    source = read.data_source
+    options = {key.lower(): text for key, text in source.options.items()}
+    kind = source.format or "parquet"
+    if kind.lower() == "cloudfiles":
+        kind = options.get("cloudfiles.format", "json")
+    paths = tuple(source.paths) or ((options["path"],) if "path" in options else ())
+    return FileRead(
+        format=kind,
+        paths=paths,
+        schema=source.schema,
+        streaming=read.is_streaming,
+        options=options,
+        metadata=metadata,
+    )
+
+
+def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
+    from pyspark.sql.connect.proto import Relation, SubqueryAlias, WithRelations
+
+    text = relation.sql.query
+    pieces: list[str] = []
+    references: list[Relation] = []
+    at = 0
+    for mention in sql_tables(text):
+        if mention.name.lower() in bound:
+            continue
+        new = replace(TableRead(name=mention.name, streaming=mention.streaming))
+        if new is None:
+            continue
+        alias = f"shoal_input_{len(references)}"
+        reference = Relation(subquery_alias=SubqueryAlias(input=new, alias=alias))
+        reference.common.plan_id = secrets.randbits(48)  # the client's own ids count from zero
+        references.append(reference)
+        # Columns may be qualified by the table's own last name: keep it as the alias.
+        shown = alias if mention.aliased else f"{alias} AS `{mention.name.split('.')[-1]}`"
+        pieces += [text[at : mention.start], shown]
+        at = mention.end
+    if not references:
+        return
+    root = Relation()
+    root.CopyFrom(relation)
+    root.sql.query = "".join([*pieces, text[at:]])
+    relation.with_relations.CopyFrom(WithRelations(root=root, references=references))
+
+
+def fingerprint(plan: Plan) -> str:
+    """A name for what the plan says, the same in every process.
+
+    Numbers that the client counts up (plan ids) are left out, and Python functions count by their
+    code, not by their serialised bytes.
+    """
+    from pyspark.sql.connect.proto import Plan
+
+    copy = Plan()
+    copy.CopyFrom(plan)
+    numbers: dict[int, int] = {}
+    functions: list[str] = []
+    for message in _messages(copy):
+        name = message.DESCRIPTOR.name
+        fields: Any = message
+        if name == "RelationCommon":
+            fields.ClearField("source_info")
+            fields.ClearField("origin")
+        if "plan_id" in message.DESCRIPTOR.fields_by_name and fields.HasField("plan_id"):
+            fields.plan_id = numbers.setdefault(fields.plan_id, len(numbers))
+        if name == "ExpressionCommon":
+            fields.Clear()
+        if name == "PythonUDF":
+            functions.append(_function_text(fields.command))
+            fields.command = b""
+    digest = hashlib.sha256(copy.SerializeToString(deterministic=True))
+    for text in functions:
+        digest.update(text.encode())
+    return digest.hexdigest()
+
+
+def _function_text(command: bytes) -> str:
+    """A Python function by its code, constants and names (the pickled bytes vary by process)."""
+    import types
+
+    from pyspark import cloudpickle
+
+    def describe(value: object) -> str:
+        if isinstance(value, types.FunctionType):
+            cells = [cell.cell_contents for cell in value.__closure__ or ()]
+            return f"{describe(value.__code__)}{[describe(c) for c in cells]}"
+        if isinstance(value, types.CodeType):
+            constants = [describe(c) for c in value.co_consts]
+            return f"{value.co_name}{value.co_code.hex()}{constants}{value.co_names}"
+        if isinstance(value, frozenset | set):
+            return str(sorted(map(repr, value)))
+        text = repr(value)
+        return type(value).__qualname__ if " at 0x" in text else text
+
+    loaded = cloudpickle.loads(command)
+    return describe(loaded[0] if isinstance(loaded, tuple) else loaded)

@@ -1,0 +1,94 @@
+"""Sessions on an engine: embedded Sail, or any Spark Connect endpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from shoal.errors import EngineError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from pysail.spark import SparkConnectServer
+    from pyspark.sql.connect.session import SparkSession
+
+__all__ = ["Engine", "connect"]
+
+
+class Engine:
+    """One Spark Connect session and, for the embedded engine, the server behind it.
+
+    Args:
+        spark: The session.
+        server: The Sail server of this process, stopped with the session; None for a remote one.
+    """
+
+    def __init__(self, spark: SparkSession, server: SparkConnectServer | None = None) -> None:
+        self.spark = spark
+        self._server = server
+
+    @property
+    def embedded(self) -> bool:
+        """True for Sail in this process."""
+        return self._server is not None
+
+    def close(self) -> None:
+        """Ends the session and the embedded server."""
+        with contextlib.suppress(Exception):
+            self.spark.stop()
+        if self._server is not None:
+            self._server.stop()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def connect(url: str = "embedded") -> Engine:
+    """Opens a session.
+
+    Args:
+        url: ``embedded``, or a Spark Connect URL such as ``sc://host:15002``.
+
+    Raises:
+        EngineError: The engine cannot be started or reached.
+    """
+    server = None
+    if url == "embedded":
+        # Sail reads this once, when its library is loaded.
+        os.environ.setdefault("RUST_LOG", "error")
+        from pysail.spark import SparkConnectServer
+
+        server = SparkConnectServer(ip="127.0.0.1", port=0)
+        server.start(background=True)
+        address = server.listening_address
+        if address is None:
+            raise EngineError("The embedded engine did not start: it is listening nowhere.")
+        url = f"sc://127.0.0.1:{address[1]}"
+    elif not url.startswith("sc://"):
+        raise EngineError(
+            f"'{url}' is no engine.",
+            hint="Use 'embedded', or a Spark Connect URL such as sc://localhost:15002.",
+        )
+    from pyspark.sql.connect.session import SparkSession
+
+    try:
+        spark = SparkSession.builder.remote(url).create()
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+    except Exception as error:
+        if server is not None:
+            server.stop()
+        raise EngineError(
+            f"No Spark Connect session at {url}: {error}",
+            hint="Check that the server runs there and speaks Spark Connect 4.",
+        ) from error
+    return Engine(spark, server)

@@ -1,0 +1,111 @@
+"""The tables that a SQL text names, with their places in the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.errors import PipelineError
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+__all__ = ["SqlTable", "sql_tables"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlTable:
+    """One mention of a table in a query.
+
+    Args:
+        name: The name as written, dots between the parts, no backquotes.
+        start: Offset of its first character in the text, with a ``STREAM(`` before it.
+        end: Offset behind its last character, with the closing ``)``.
+        streaming: Written as ``STREAM(name)`` or ``STREAM name``.
+        aliased: The query gives it an alias.
+    """
+
+    name: str
+    start: int
+    end: int
+    streaming: bool
+    aliased: bool
+
+
+def parse(text: str) -> exp.Expression:
+    """Parses one query in Spark's dialect.
+
+    Raises:
+        PipelineError: It does not parse; the message has the place.
+    """
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    try:
+        found = sqlglot.parse_one(text, dialect="databricks")
+    except SqlglotError as error:
+        raise PipelineError(f"This SQL does not parse: {_short(error)}") from error
+    return found  # type: ignore[return-value]
+
+
+def _short(error: Exception) -> str:
+    # sqlglot underlines the place with terminal codes; a plain sentence travels better.
+    return str(error).replace("\x1b[4m", ">>>").replace("\x1b[0m", "<<<").strip()
+
+
+def sql_tables(text: str) -> list[SqlTable]:
+    """Every mention of a stored table in a query; common table expressions are left out.
+
+    Raises:
+        PipelineError: The text does not parse.
+    """
+    import sqlglot
+    from sqlglot import exp
+
+    tree = parse(text)
+    tokens = sqlglot.tokenize(text, dialect="databricks")
+    by_start = {token.start: index for index, token in enumerate(tokens)}
+    by_end = {token.end: index for index, token in enumerate(tokens)}
+    found = []
+    for table in tree.find_all(exp.Table):
+        parts = table.parts
+        if not all(isinstance(part, exp.Identifier) for part in parts):
+            continue
+        if len(parts) == 1 and _is_cte(table):
+            continue
+        start, end = parts[0].meta["start"], parts[-1].meta["end"] + 1
+        first, last = by_start[start], by_end[end - 1]
+        streaming = False
+        before = [token.text.upper() for token in tokens[max(0, first - 2) : first]]
+        if before[-1:] == ["STREAM"]:
+            streaming, start = True, tokens[first - 1].start
+        elif before == ["STREAM", "("] and tokens[last + 1].text == ")":
+            streaming, start, end = True, tokens[first - 2].start, tokens[last + 1].end + 1
+            last += 1
+        following = tokens[last + 1].token_type.name if last + 1 < len(tokens) else ""
+        aliased = bool(table.alias) or following in {"ALIAS", "VAR", "IDENTIFIER"}
+        found.append(
+            SqlTable(
+                name=".".join(part.name for part in parts),
+                start=start,
+                end=end,
+                streaming=streaming,
+                aliased=aliased,
+            )
+        )
+    return sorted(found, key=lambda mention: mention.start)
+
+
+def _is_cte(table: exp.Table) -> bool:
+    from sqlglot import exp
+
+    name = table.name.lower()
+    scope = table.parent
+    while scope is not None:
+        clause = scope.args.get("with_") or scope.args.get("with")
+        if isinstance(clause, exp.With) and any(
+            cte.alias.lower() == name for cte in clause.expressions
+        ):
+            return True
+        scope = scope.parent
+    return False

@@ -1,0 +1,148 @@
+"""A project: its folder, settings, storage and source files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from shoal.errors import ProjectError
+from shoal.project.settings import Profile, read_settings
+from shoal.project.spec import SPEC_NAMES, PipelineSpec, read_spec
+
+__all__ = ["Project", "SourceFile", "find_project"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """One source file of a project.
+
+    Args:
+        path: Absolute path.
+        shown: Path relative to the project, for messages.
+    """
+
+    path: Path
+    shown: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """A project that was found and read.
+
+    Args:
+        root: The folder of the specification.
+        spec: The specification.
+        profile: Where this run happens.
+    """
+
+    root: Path
+    spec: PipelineSpec
+    profile: Profile
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+        return self.spec.name
+
+    @property
+    def storage(self) -> Path:
+        """Absolute root of the lake.
+
+        Raises:
+            ProjectError: The storage is a URL that this version cannot use.
+        """
+        written = self.profile.storage or self.spec.storage
+        parsed = urlparse(written)
+        if parsed.scheme == "file":
+            return Path(unquote(parsed.path))
+        if "://" in written:
+            raise ProjectError(
+                f"The storage '{written}' is not on local disk; only paths and file: URIs are "
+                "supported now.",
+                hint=f"Set 'storage' in {self.spec.file} to a folder.",
+            )
+        return (self.root / written).absolute()
+
+    @property
+    def tracking(self) -> str:
+        """MLflow tracking URI."""
+        return self.profile.tracking or f"sqlite:///{self.storage / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> str | None:
+        """MLflow artifact root; None lets a tracking server decide."""
+        if self.profile.artifacts or self.profile.tracking:
+            return self.profile.artifacts
+        return str(self.storage / "artifacts")
+
+    def transformations(self) -> list[SourceFile]:
+        """The pipeline's source files, in a stable order.
+
+        Raises:
+            ProjectError: A file is neither Python nor SQL, or a pattern matches nothing.
+        """
+        found: dict[Path, SourceFile] = {}
+        for pattern in self.spec.libraries:
+            matches = self._matching(f"{pattern}/*" if pattern.endswith("/**") else pattern)
+            if not matches:
+                raise ProjectError(
+                    f"{self.spec.file.name}: '{pattern}' matches no file in {self.root}.",
+                    hint="Create it, or mend 'libraries'.",
+                )
+            for file in matches:
+                if file.path.suffix not in {".py", ".sql"}:
+                    raise ProjectError(
+                        f"{file.shown} is neither .py nor .sql.",
+                        hint="Move it out of the libraries' folders.",
+                    )
+                found[file.path] = file
+        models = {file.path for file in self.models()}
+        return [file for path, file in found.items() if path not in models]
+
+    def models(self) -> list[SourceFile]:
+        """The Python files below ``models``, in a stable order."""
+        return self._matching("models/**/*.py")
+
+    def _matching(self, pattern: str) -> list[SourceFile]:
+        paths = [
+            path
+            for path in sorted(self.root.glob(pattern))
+            if path.is_file()
+            and "__pycache__" not in path.parts
+            and not path.name.startswith((".", "__"))
+        ]
+        return [SourceFile(path=p, shown=str(p.relative_to(self.root))) for p in paths]
+
+
+def find_project(start: Path | None = None, *, profile: str | None = None) -> Project:
+    """Finds the project of a folder, searching upward, and reads its settings.
+
+    Args:
+        start: A folder, or the specification file itself; the current folder by default.
+        profile: Name of the profile to use instead of the default one.
+
+    Raises:
+        ProjectError: There is none, a folder has two specifications, or a setting is wrong.
+    """
+    folder = (start or Path.cwd()).absolute()
+    if folder.is_file():
+        return _project(folder, profile)
+    for candidate in (folder, *folder.parents):
+        files = [candidate / name for name in SPEC_NAMES if (candidate / name).is_file()]
+        if len(files) > 1:
+            raise ProjectError(
+                f"{candidate} has both {files[0].name} and {files[1].name}.", hint="Keep one."
+            )
+        if files:
+            return _project(files[0], profile)
+    raise ProjectError(
+        f"There is no {SPEC_NAMES[0]} in {folder} or above.",
+        hint="Make a project: shoal init my_project",
+    )
+
+
+def _project(file: Path, profile: str | None) -> Project:
+    spec = read_spec(file)
+    settings = read_settings(file.parent)
+    return Project(root=file.parent, spec=spec, profile=settings.profile(profile))

@@ -1,0 +1,135 @@
+"""Loads a project's sources into a registry, as ``spark-pipelines`` does."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.errors import PipelineError, ProjectError, ShoalError
+from shoal.pipeline import expectations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pyspark.sql.connect.session import SparkSession
+
+    from shoal.lake import Lake
+    from shoal.pipeline.registry import Registry
+    from shoal.project import SourceFile
+
+__all__ = ["load_sources", "run_source"]
+
+
+def load_sources(
+    files: Iterable[SourceFile], *, spark: SparkSession, lake: Lake, root: Path
+) -> Registry:
+    """Runs Python files and reads SQL files, collecting what they declare.
+
+    Args:
+        files: The source files.
+        spark: The session; each file sees it as the global ``spark``.
+        lake: Gives names their schema.
+        root: Project folder; it is the current folder while a file runs.
+
+    Raises:
+        PipelineError: A declaration is wrong.
+        ProjectError: A file raises when it is imported.
+    """
+    from pyspark.pipelines.block_session_mutations import block_session_mutations
+    from pyspark.pipelines.graph_element_registry import graph_element_registration_context
+
+    from shoal.pipeline.registry import Registry
+
+    registry = Registry(lake, root)
+    with (
+        project_folder(root),
+        graph_element_registration_context(registry),
+        _databricks_names(),
+        block_session_mutations(),
+    ):
+        for file in files:
+            if file.path.suffix == ".sql":
+                registry.register_sql(file.path.read_text(), Path(file.shown))
+            else:
+                run_source(file, spark=spark)
+    return registry
+
+
+def run_source(file: SourceFile, **names: object) -> None:
+    """Runs one Python file as a module of its own.
+
+    Args:
+        file: The file.
+        names: Globals that the file finds.
+
+    Raises:
+        ProjectError: The file raises; the message has its line.
+    """
+    name = f"shoal_project.{file.path.stem}"
+    spec = importlib.util.spec_from_file_location(name, file.path)
+    if spec is None or spec.loader is None:
+        raise ProjectError(f"{file.shown} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    module.__dict__.update(names)
+    # Dataclasses look their module up while it runs; afterwards its name must not be importable,
+    # so that functions travel to other processes by value.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except ShoalError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(file.path)]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
+        raise ProjectError(
+            f"{file.shown}:{line}: {type(error).__name__}: {error}", hint=f"Mend {file.shown}."
+        ) from error
+    finally:
+        sys.modules.pop(name, None)
+
+
+@contextlib.contextmanager
+def project_folder(root: Path) -> Iterator[None]:
+    """Makes the project the current folder and importable, and restores both."""
+    before, path = Path.cwd(), list(sys.path)
+    os.chdir(root)
+    sys.path.insert(0, str(root))
+    try:
+        yield
+    finally:
+        os.chdir(before)
+        sys.path[:] = path
+
+
+@contextlib.contextmanager
+def _databricks_names() -> Iterator[None]:
+    """Lets sources say ``dp.expect(...)``, which Databricks has and open Spark has not (yet)."""
+    from pyspark import pipelines
+
+    added = [
+        name
+        for name in expectations.__all__
+        if name.startswith("expect") and not hasattr(pipelines, name)
+    ]
+    for name in added:
+        setattr(pipelines, name, getattr(expectations, name))
+    try:
+        yield
+    finally:
+        for name in added:
+            delattr(pipelines, name)
+
+
+def flow_error(location: str, error: Exception) -> PipelineError:
+    """The error of a flow's function or query, with its place in the sources."""
+    if isinstance(error, PipelineError):
+        return PipelineError(f"{location}: {error.message}", hint=error.hint)
+    text = str(error).strip().splitlines()
+    return PipelineError(f"{location}: {type(error).__name__}: {text[0] if text else error}")

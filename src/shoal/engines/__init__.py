@@ -19,7 +19,7 @@ from shoal.engines.plan import (
     version_relation,
 )
 from shoal.engines.session import Engine, connect
-from shoal.engines.sql import SqlTable, sql_tables
+from shoal.engines.sql import SqlTable, parse_sql, sql_tables
 from shoal.engines.streaming import stateful_operator
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "connect",
     "dataframe",
     "fingerprint",
+    "parse_sql",
     "plan_of",
     "query_plan",
     "read_files",

@@ -41,7 +41,7 @@ def _sample(path: str) -> list[str]:
 
 
 def _json(paths: Sequence[str], *, typed: bool) -> str:
-    kinds: dict[str, str] = {}
+    kinds: dict[str, str | None] = {}
     for line in itertools.chain.from_iterable(_sample(path) for path in paths[:_FILES]):
         try:
             row = json.loads(line)

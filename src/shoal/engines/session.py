@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
 
 from shoal.errors import EngineError
 
@@ -41,7 +43,7 @@ class Engine:
         if self._server is not None:
             self._server.stop()
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -51,6 +53,20 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _no_doctest() -> Iterator[None]:
+    """Lets pyspark be imported under ``python -c``, which it takes for its own doctests."""
+    main = sys.modules["__main__"]
+    nameless = not hasattr(main, "__file__") and getattr(main, "__spec__", None) is None
+    if nameless:
+        main.__file__ = "<command>"
+    try:
+        yield
+    finally:
+        if nameless:
+            del main.__file__
 
 
 def connect(url: str = "embedded") -> Engine:
@@ -79,7 +95,8 @@ def connect(url: str = "embedded") -> Engine:
             f"'{url}' is no engine.",
             hint="Use 'embedded', or a Spark Connect URL such as sc://localhost:15002.",
         )
-    from pyspark.sql.connect.session import SparkSession
+    with _no_doctest():
+        from pyspark.sql.connect.session import SparkSession
 
     try:
         spark = SparkSession.builder.remote(url).create()

@@ -10,7 +10,7 @@ from shoal.errors import PipelineError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["SqlTable", "sql_tables"]
+__all__ = ["SqlTable", "parse_sql", "sql_tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class SqlTable:
     aliased: bool
 
 
-def parse(text: str) -> exp.Expression:
+def parse_sql(text: str) -> exp.Expression:
     """Parses one query in Spark's dialect.
 
     Raises:
@@ -62,7 +62,7 @@ def sql_tables(text: str) -> list[SqlTable]:
     import sqlglot
     from sqlglot import exp
 
-    tree = parse(text)
+    tree = parse_sql(text)
     tokens = sqlglot.tokenize(text, dialect="databricks")
     by_start = {token.start: index for index, token in enumerate(tokens)}
     by_end = {token.end: index for index, token in enumerate(tokens)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from shoal.engines.sql import parse
+from shoal.engines.sql import parse_sql
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -67,7 +67,7 @@ def _walk_sql(text: str) -> tuple[str | None, bool]:
     streams = sum(table.streaming for table in sql_tables(text))
     if not streams:
         return None, False
-    for select in parse(text).find_all(exp.Select):
+    for select in parse_sql(text).find_all(exp.Select):
         inside = select.sql("databricks").upper()
         if "STREAM" not in inside:
             continue

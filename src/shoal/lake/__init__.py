@@ -1,4 +1,4 @@
-"""Delta tables by name. *A table is a version of files.*
+"""Delta tables by name: *a table is a version of files*.
 
 A `Lake` is a root folder; `Lake.table` gives a `Table` at ``<root>/<schema>/<table>``. Files get
 into a table in two steps: any engine writes Parquet into a staging folder inside the table, then
@@ -10,7 +10,7 @@ from shoal.lake.changes import AddedFile, Changes
 from shoal.lake.lake import Lake
 from shoal.lake.names import TableName
 from shoal.lake.progress import Progress
-from shoal.lake.staging import Staged, staged_files
+from shoal.lake.staging import Staged, delta_schema, staged_files
 from shoal.lake.table import Table
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "Staged",
     "Table",
     "TableName",
+    "delta_schema",
     "staged_files",
 ]

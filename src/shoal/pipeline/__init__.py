@@ -1,4 +1,4 @@
-"""Declared tables become a graph, and the graph is refreshed. *Versions in, versions out.*
+"""Declared tables become a graph: *a pipeline turns versions into versions*.
 
 Sources written for the open Spark Declarative Pipelines API are registered through pyspark's own
 extension point. What each flow reads is taken from its plan; a refresh pins every input to one
@@ -17,7 +17,7 @@ from shoal.pipeline.expectations import (
     expect_or_fail,
 )
 from shoal.pipeline.graph import Graph, analyse
-from shoal.pipeline.load import load_sources
+from shoal.pipeline.load import load_sources, project_folder, run_source
 from shoal.pipeline.refresh import ExpectationCount, Refresh, Status
 from shoal.pipeline.run import EXPECTATIONS, RunOptions, plan_run, run_graph
 
@@ -43,5 +43,7 @@ __all__ = [
     "expect_or_fail",
     "load_sources",
     "plan_run",
+    "project_folder",
     "run_graph",
+    "run_source",
 ]

@@ -1,4 +1,4 @@
-"""The graph of declared datasets: what reads what, found in the plans, checked before anything runs."""
+"""The graph of declared datasets: what reads what, found in the plans and checked first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from shoal.pipeline.load import flow_error, project_folder
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.proto import Plan
-    from pyspark.sql.connect.session import SparkSession
 
     from shoal.lake import Lake
     from shoal.pipeline.registry import Registry
@@ -120,12 +119,11 @@ class Graph:
         )
 
 
-def analyse(registry: Registry, *, spark: SparkSession, lake: Lake, root: Path) -> Graph:
+def analyse(registry: Registry, *, lake: Lake, root: Path) -> Graph:
     """Calls the flows' functions for their plans, and checks the graph. Nothing is executed.
 
     Args:
         registry: What the sources declared.
-        spark: The session.
         lake: Where tables that the graph does not declare may exist.
         root: Project folder.
 
@@ -147,7 +145,7 @@ def analyse(registry: Registry, *, spark: SparkSession, lake: Lake, root: Path) 
                     if close
                     else f'Declare it: dp.create_streaming_table("{flow.target}")',
                 )
-            queries[flow.target].append(_query(flow, spark, lake))
+            queries[flow.target].append(_query(flow, lake))
     nodes = {
         name: _node(dataset, tuple(queries[name]), registry.datasets, lake)
         for name, dataset in registry.datasets.items()
@@ -159,7 +157,7 @@ def analyse(registry: Registry, *, spark: SparkSession, lake: Lake, root: Path) 
     return graph
 
 
-def _query(flow: Flow, spark: SparkSession, lake: Lake) -> Query:
+def _query(flow: Flow, lake: Lake) -> Query:
     try:
         plan = query_plan(flow.query) if isinstance(flow.query, str) else _call(flow.query)
         found = reads(plan)

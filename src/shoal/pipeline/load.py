@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shoal.pipeline.registry import Registry
     from shoal.project import SourceFile
 
-__all__ = ["load_sources", "run_source"]
+__all__ = ["flow_error", "load_sources", "project_folder", "run_source"]
 
 
 def load_sources(

@@ -1,4 +1,4 @@
-"""Refreshes one table: pin the inputs, let the engine write files, commit them with the progress."""
+"""Refreshes one table: pin the inputs, let the engine write, commit files with progress."""
 
 from __future__ import annotations
 

@@ -1,0 +1,102 @@
+"""The command group, its exit codes, and how errors are shown.
+
+Exit codes: 0 done; 1 a part failed; 2 the command line or the project is wrong; 75 try again
+(nothing was lost); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NoReturn
+
+import click
+
+from shoal.errors import ShoalError
+
+__all__ = ["cli", "command", "main"]
+
+
+class _Ordered(click.Group):
+    """Lists commands in the order in which a newcomer needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        _ = ctx
+        return list(self.commands)
+
+
+@click.group(cls=_Ordered, context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Shoal: an open lakehouse for machine learning.
+
+    Raw files become Delta tables, tables become thousands of models, models answer over REST.
+
+    \b
+    Start here:   shoal demo
+    Then:         shoal init my_project && cd my_project && shoal run
+    """
+
+
+def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Registers a function as a command, with an example below its help.
+
+    Args:
+        example: One command line.
+    """
+
+    def register(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def guarded(*args: Any, **values: Any) -> Any:
+            try:
+                return function(*args, **values)
+            except ShoalError as error:
+                _fail(error)
+
+        name = function.__name__.removesuffix("_").replace("_", "-")
+        return cli.command(name=name, epilog=f"Example:  {example}")(guarded)
+
+    return register
+
+
+def _fail(error: ShoalError) -> NoReturn:
+    if os.environ.get("SHOAL_TRACEBACK"):
+        raise error
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.message}", err=True)
+    if error.hint:
+        click.echo(f"{click.style('Hint:', fg='yellow')}  {error.hint}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; an interrupt ends it with 130."""
+    # A supervisor's SIGTERM ends a run as Ctrl-C does: between commits.
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo(
+            "\nInterrupted. Every table is at a whole version; run again to go on.", err=True
+        )
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo(
+            "\nInterrupted. Every table is at a whole version; run again to go on.", err=True
+        )
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) went away: nothing is wrong, and nothing can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+from shoal.cli import lake, models, pipeline, project  # noqa: E402, F401  (they register commands)

@@ -1,0 +1,107 @@
+"""``shoal train``, ``shoal score`` and ``shoal serve``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from shoal.cli import show
+from shoal.cli.app import command
+from shoal.cli.options import as_json, opened, project_options
+
+__all__ = ["score", "serve", "train"]
+
+
+@command("shoal train delay --alias challenger")
+@click.argument("models", nargs=-1)
+@project_options
+@click.option("--stale", is_flag=True, help="Only those whose data or definition changed.")
+@click.option("--alias", default="champion", show_default=True, help="Alias of the new version.")
+@as_json
+def train(
+    models: tuple[str, ...],
+    folder: Path | None,
+    profile: str | None,
+    stale: bool,
+    alias: str,
+    as_json: bool,
+) -> None:
+    """Train, track and register MODELS (default: all)."""
+    with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
+        reports = space.train(models, force=not stale, alias=alias or None)
+    if as_json:
+        show.print_json([asdict(report) for report in reports])
+    else:
+        out = show.console()
+        show.models(reports, out)
+        for report in reports:
+            if report.error:
+                out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
+    sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
+
+
+@command("shoal score delay@challenger")
+@click.argument("models", nargs=-1)
+@project_options
+@click.option("--all", "everything", is_flag=True, help="Score all rows again.")
+@as_json
+def score(
+    models: tuple[str, ...],
+    folder: Path | None,
+    profile: str | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Write predictions for rows that have none yet.
+
+    MODELS are names, or versions such as delay@challenger or delay/3 (default: all champions).
+    """
+    with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
+        reports = space.score(models, everything=everything)
+    if as_json:
+        show.print_json([asdict(report) for report in reports])
+    else:
+        out = show.console()
+        show.scores(reports, out)
+        for report in reports:
+            if report.error:
+                out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
+    sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
+
+
+@command("shoal serve delay --port 5001")
+@click.argument("models", nargs=-1)
+@project_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5001, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--default", default=None, help="Model of /invocations [default: the first].")
+def serve(
+    models: tuple[str, ...],
+    folder: Path | None,
+    profile: str | None,
+    host: str,
+    port: int,
+    default: str | None,
+) -> None:
+    """Answer REST requests with MODELS (default: all champions).
+
+    The server speaks MLflow's scoring protocol at /invocations and /models/NAME/invocations. It
+    has no authentication: other hosts than loopback want a proxy in front.
+    """
+    from shoal.serving import create_app
+    from shoal.serving import serve as run_server
+
+    with opened(folder, profile) as space:
+        served = space.served(models)
+        names = [model.name for model in served]
+        app = create_app(served, default=default or names[0])
+
+    def ready(url: str) -> None:
+        for model in served:
+            click.echo(f"{model.name} version {model.version}: {len(model.fleet.segments)} members")
+        click.echo(f"Serving at {url}  (POST {url}/invocations; Ctrl-C stops)")
+
+    run_server(app, host=host, port=port, ready=ready)

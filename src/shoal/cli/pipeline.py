@@ -1,0 +1,110 @@
+"""``shoal run`` and ``shoal plan``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from shoal.cli import show
+from shoal.cli.app import command
+from shoal.cli.options import as_json, opened, project_options
+
+__all__ = ["plan", "run"]
+
+
+def _names(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+_select = click.option(
+    "--select",
+    "--refresh",
+    "select",
+    multiple=True,
+    callback=_names,
+    metavar="TABLES",
+    help="Refresh only these tables (comma-separated, or given several times).",
+)
+_full = click.option(
+    "--full-refresh",
+    multiple=True,
+    callback=_names,
+    metavar="TABLES",
+    help="Rebuild these tables from their sources.",
+)
+_all = click.option("--full-refresh-all", is_flag=True, help="Rebuild every table.")
+
+
+@command("shoal run --full-refresh silver.flights")
+@project_options
+@_select
+@_full
+@_all
+@click.option("--tables-only", is_flag=True, help="Do not train and score models.")
+@as_json
+def run(
+    folder: Path | None,
+    profile: str | None,
+    select: list[str],
+    full_refresh: list[str],
+    full_refresh_all: bool,
+    tables_only: bool,
+    as_json: bool,
+) -> None:
+    """Refresh tables, train what is stale, score new rows."""
+    with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
+        options = space.options(
+            select=select, full_refresh=full_refresh, full_refresh_all=full_refresh_all
+        )
+        report = space.run(options, models=not (tables_only or select))
+    if as_json:
+        show.print_json(report.as_json())
+    else:
+        show.run(report)
+    sys.exit(1 if report.failed else 0)
+
+
+@command("shoal plan --select gold.route_days")
+@project_options
+@_select
+@_full
+@_all
+@as_json
+def plan(
+    folder: Path | None,
+    profile: str | None,
+    select: list[str],
+    full_refresh: list[str],
+    full_refresh_all: bool,
+    as_json: bool,
+) -> None:
+    """Show what a run would do and why; change nothing."""
+    from dataclasses import asdict
+
+    with opened(folder, profile) as space:
+        options = space.options(
+            select=select, full_refresh=full_refresh, full_refresh_all=full_refresh_all
+        )
+        decisions, models = space.plan(options)
+    if not as_json:
+        show.plan(decisions, models)
+        return
+    show.print_json(
+        {
+            "tables": [
+                {
+                    "table": str(decision.name),
+                    "kind": str(decision.kind),
+                    "refresh": decision.action,
+                    "reason": decision.reason,
+                    "files": decision.files,
+                    "rows": decision.rows,
+                    "notes": decision.notes,
+                }
+                for decision in decisions
+            ],
+            "models": [asdict(model) for model in models],
+        }
+    )

@@ -1,0 +1,107 @@
+"""``shoal init``, ``shoal demo`` and ``shoal version``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shoal.cli import show
+from shoal.cli.app import command
+from shoal.cli.options import as_json
+
+__all__ = ["demo", "init", "version"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def _templates() -> list[str]:
+    return sorted(path.name for path in _TEMPLATES.iterdir() if path.is_dir())
+
+
+def write_template(template: str, folder: Path, name: str) -> None:
+    """Copies a template into a new folder.
+
+    Args:
+        template: Name of the template.
+        folder: Where; it must not exist, or be empty.
+        name: Name of the pipeline.
+
+    Raises:
+        ProjectError: The folder has files already, or cannot be made.
+    """
+    import shutil
+
+    from shoal.errors import ProjectError
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ProjectError(
+            f"{folder} exists already and is not empty.", hint="Choose another name."
+        )
+    try:
+        shutil.copytree(
+            _TEMPLATES / template,
+            folder,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    except OSError as error:
+        raise ProjectError(f"{folder} cannot be written: {error}") from error
+    spec = folder / "spark-pipeline.yml"
+    lines = spec.read_text().splitlines(keepends=True)
+    spec.write_text("".join(f"name: {name}\n" if x.startswith("name:") else x for x in lines))
+
+
+@command("shoal init flights && cd flights && python land.py && shoal run")
+@click.argument("name")
+@click.option(
+    "--template",
+    type=click.Choice(_templates()),
+    default="flights",
+    show_default=True,
+    help="What to start from.",
+)
+def init(name: str, template: str) -> None:
+    """Write a runnable project into the new folder NAME."""
+    folder = Path(name)
+    write_template(template, folder, folder.name)
+    click.echo(f"Wrote a '{template}' project to {folder}/")
+    click.echo(
+        f"\nNext:\n  cd {folder}\n  python land.py      # raw files into landing/\n  shoal run"
+    )
+
+
+@command("shoal demo --folder flights")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=Path("shoal-demo"),
+    show_default=True,
+    help="New folder for the demo's project.",
+)
+@as_json
+def demo(folder: Path, as_json: bool) -> None:
+    """See it all work: real flights from raw files to a REST answer, in under two minutes."""
+    from shoal.cli.demo import run_demo
+
+    run_demo(folder, as_json=as_json)
+
+
+@command("shoal version")
+@as_json
+def version(as_json: bool) -> None:
+    """Print Shoal's version and those of what it stands on."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    found = {}
+    for name in ("shoal", "pysail", "pyspark-client", "deltalake", "polars", "mlflow"):
+        try:
+            found[name] = installed(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    if as_json:
+        show.print_json(found)
+    else:
+        for name, number in found.items():
+            click.echo(f"{name} {number}")

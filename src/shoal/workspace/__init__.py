@@ -1,0 +1,10 @@
+"""One object that composes the rooms: plan, run, train, score, serve.
+
+The rooms below meet through durable things only (a table at a version, a registered model); here
+is where one hands over to the next.
+"""
+
+from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
+from shoal.workspace.workspace import Workspace
+
+__all__ = ["ModelPlan", "ModelReport", "RunReport", "ScoreReport", "TableReport", "Workspace"]

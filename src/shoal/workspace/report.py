@@ -1,0 +1,156 @@
+"""What a workspace did, as plain values for people and machines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["ModelPlan", "ModelReport", "RunReport", "ScoreReport", "TableReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableReport:
+    """One table of a run.
+
+    Args:
+        table: Its name.
+        kind: Streaming table or materialized view.
+        status: ``refreshed``, ``unchanged``, ``failed`` or ``skipped``.
+        refresh: ``none``, ``incremental`` or ``full``.
+        reason: Why.
+        version: Its version afterwards.
+        rows: Rows written.
+        files: Input files read.
+        dropped: Rows that expectations left out.
+        rescued: Malformed rows kept for inspection.
+        seconds: Wall time.
+        expectations: Name to ``{"action", "passed", "failed"}``.
+        notes: What was left alone, and why.
+        error: The error, if any.
+    """
+
+    table: str
+    kind: str
+    status: str
+    refresh: str
+    reason: str
+    version: int | None
+    rows: int
+    files: int
+    dropped: int
+    rescued: int
+    seconds: float
+    expectations: Mapping[str, Mapping[str, Any]]
+    notes: tuple[str, ...]
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """Whether a model needs training, and why.
+
+    Args:
+        model: Its name.
+        table: The table it learns from.
+        stale: It needs training.
+        reason: Why (not).
+    """
+
+    model: str
+    table: str
+    stale: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReport:
+    """One model's training.
+
+    Args:
+        model: Its name.
+        status: ``trained``, ``current`` or ``failed``.
+        reason: Why.
+        version: Registered version, or None.
+        run_id: MLflow run.
+        table: The table it learned from.
+        table_version: That table's version.
+        metric: Name of the declared metric.
+        metrics: Aggregated metrics and counts.
+        failures: Cause of each fallback or failure, and how many segments it met.
+        seconds: Wall time.
+        error: The error, if any.
+    """
+
+    model: str
+    status: str
+    reason: str
+    version: int | None = None
+    run_id: str | None = None
+    table: str = ""
+    table_version: int | None = None
+    metric: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    failures: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreReport:
+    """One model's scoring.
+
+    Args:
+        model: Its name.
+        status: ``scored``, ``current`` (no new row) or ``failed``.
+        reason: Which rows, and why.
+        version: The registered version that scored.
+        table: The predictions table.
+        table_version: Its version afterwards.
+        rows: Rows scored.
+        fallbacks: Rows scored by a fallback model.
+        seconds: Wall time.
+        error: The error, if any.
+    """
+
+    model: str
+    status: str
+    reason: str
+    version: int | None = None
+    table: str = ""
+    table_version: int | None = None
+    rows: int = 0
+    fallbacks: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """A whole run.
+
+    Args:
+        tables: The tables, in the order in which they ended.
+        models: The models.
+        scores: The predictions tables.
+        seconds: Wall time.
+    """
+
+    tables: tuple[TableReport, ...] = ()
+    models: tuple[ModelReport, ...] = ()
+    scores: tuple[ScoreReport, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """True when a part failed."""
+        statuses = [
+            *(table.status for table in self.tables),
+            *(model.status for model in self.models),
+            *(score.status for score in self.scores),
+        ]
+        return "failed" in statuses or "skipped" in statuses
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for ``--json``."""
+        return {**asdict(self), "failed": self.failed}

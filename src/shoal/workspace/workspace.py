@@ -1,0 +1,445 @@
+"""The workspace: a project with its lake, engine and tracking server, opened when needed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from shoal.errors import PipelineError, ProjectError, ShoalError, TrackingError, nearest
+from shoal.project import Project, find_project
+from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from shoal.engines import Engine
+    from shoal.lake import Lake
+    from shoal.models import ModelDeclaration
+    from shoal.pipeline import Decision, Graph, Refresh, RunOptions
+    from shoal.serving import ServedModels
+    from shoal.tracking import ModelVersion, Tracker
+
+__all__ = ["Workspace"]
+
+Event = Callable[[str, str, Any], None]
+
+
+def _silent(stage: str, name: str, value: Any) -> None:
+    """The default for events: nobody listens."""
+
+
+class Workspace:
+    """A project, ready to work; close it, or use it as a context manager.
+
+    Args:
+        project: The project.
+        on_event: Called with ``(stage, name, value)`` while work goes on: ``("table", name,
+            "start" | TableReport)``, ``("train", name, (done, total) | ModelReport)``, ``("score",
+            name, rows | ScoreReport)``. It may be called from several threads.
+    """
+
+    def __init__(self, project: Project, *, on_event: Event = _silent) -> None:
+        self.project = project
+        self.on_event = on_event
+        self._open = contextlib.ExitStack()
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        profile: str | None = None,
+        on_event: Event = _silent,
+    ) -> Self:
+        """Finds the project of a folder (the current one by default), searching upward.
+
+        Raises:
+            ProjectError: There is none, or its settings are wrong.
+        """
+        start = None if folder is None else Path(folder)
+        return cls(find_project(start, profile=profile), on_event=on_event)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the engine's session, if one was started."""
+        self._open.close()
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The project's tables."""
+        from shoal.lake import Lake
+
+        spec = self.project.spec
+        return Lake(self.project.storage, spec.schema, catalog=spec.catalog)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The project's engine; started at the first use."""
+        from shoal.engines import connect
+
+        engine = self._open.enter_context(connect(self.project.profile.engine))
+        for key, value in self.project.spec.configuration.items():
+            engine.spark.conf.set(key, value)
+        return engine
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        """The project's MLflow."""
+        from shoal.tracking import Tracker
+
+        self.project.storage.mkdir(parents=True, exist_ok=True)
+        return Tracker(self.project.tracking, self.project.artifacts, self.project.name)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The declared tables, analysed.
+
+        Raises:
+            PipelineError: A declaration is wrong.
+            ProjectError: A source file raises.
+        """
+        from shoal.pipeline import analyse, load_sources
+
+        registry = load_sources(
+            self.project.transformations(),
+            spark=self.engine.spark,
+            lake=self.lake,
+            root=self.project.root,
+        )
+        return analyse(registry, lake=self.lake, root=self.project.root)
+
+    @cached_property
+    def models(self) -> dict[str, ModelDeclaration]:
+        """The declared models by name.
+
+        Raises:
+            ProjectError: A file raises, or two models have one name.
+        """
+        from shoal.models import collecting_models
+        from shoal.pipeline import project_folder, run_source
+
+        with collecting_models() as found, project_folder(self.project.root):
+            for file in self.project.models():
+                run_source(file)
+        models: dict[str, ModelDeclaration] = {}
+        for declaration in found:
+            other = models.setdefault(declaration.name, declaration)
+            if other is not declaration:
+                raise ProjectError(
+                    f"Two models are named '{declaration.name}': {other.location} and "
+                    f"{declaration.location}.",
+                    hint="Give one another name: @shoal.model(name=...)",
+                )
+        return models
+
+    def declared(self, names: Sequence[str]) -> list[ModelDeclaration]:
+        """Declarations by name; all when no name is given.
+
+        Raises:
+            ProjectError: The project declares no such model; the message has the nearest.
+        """
+        if not names:
+            return list(self.models.values())
+        for name in names:
+            if name not in self.models:
+                close = nearest(name, self.models)
+                known = ", ".join(sorted(self.models)) or "none"
+                raise ProjectError(
+                    f"The project declares no model '{name}'; it declares {known}.",
+                    hint=f"Did you mean '{close}'?" if close else "Declare it in models/*.py.",
+                )
+        return [self.models[name] for name in names]
+
+    def options(
+        self,
+        *,
+        select: Sequence[str] = (),
+        full_refresh: Sequence[str] = (),
+        full_refresh_all: bool = False,
+    ) -> RunOptions:
+        """Names as a user writes them, resolved.
+
+        Raises:
+            PipelineError: The pipeline declares no such table.
+        """
+        from shoal.pipeline import RunOptions
+
+        if full_refresh_all and (select or full_refresh):
+            raise PipelineError(
+                "--full-refresh-all goes with neither table names nor --full-refresh.",
+                hint="Leave one of them out.",
+            )
+        full = frozenset(self.graph.resolve(name, self.lake) for name in full_refresh)
+        if full_refresh_all:
+            full = frozenset(node.name for node in self.graph.tables)
+        only = frozenset(self.graph.resolve(name, self.lake) for name in select)
+        return RunOptions(only=(only | full) if only or (full and select) else None, full=full)
+
+    def plan(self, options: RunOptions) -> tuple[list[Decision], list[ModelPlan]]:
+        """What a run would refresh and train, and why; nothing is written.
+
+        Raises:
+            PipelineError: A declaration is wrong.
+        """
+        from shoal.pipeline import plan_run
+
+        decisions = plan_run(self.graph, self.lake, self.project.root, options)
+        changing = {str(decision.name) for decision in decisions if decision.action != "none"}
+        return decisions, [self._stale(model, changing) for model in self.models.values()]
+
+    def _stale(self, declaration: ModelDeclaration, changing: set[str]) -> ModelPlan:
+        name = str(self.lake.name(declaration.table))
+        table = self.lake.table(name)
+
+        def plan(stale: bool, reason: str) -> ModelPlan:
+            return ModelPlan(model=declaration.name, table=name, stale=stale, reason=reason)
+
+        champion = self._champion(declaration.name)
+        if champion is None:
+            return plan(True, "it has no champion yet")
+        if champion.tags.get("shoal.fingerprint") != declaration.fingerprint():
+            return plan(True, "its definition changed")
+        if name in changing:
+            return plan(True, f"follows {name}")
+        if table.exists():
+            trained = champion.tags.get("shoal.table_version"), champion.tags.get("shoal.table_id")
+            if trained != (str(table.version()), table.id()):
+                return plan(True, f"{name} is at version {table.version()}, it saw {trained[0]}")
+        return plan(False, "nothing changed")
+
+    def _champion(self, name: str) -> ModelVersion | None:
+        if name not in self.tracker.models():
+            return None
+        try:
+            return self.tracker.resolve(f"{name}@champion")
+        except TrackingError:
+            return None
+
+    def run(self, options: RunOptions, *, models: bool = True) -> RunReport:
+        """Refreshes the tables, trains what is stale, and scores what is new.
+
+        A part that fails is reported and does not stop the others; a model whose table failed is
+        not trained.
+
+        Args:
+            options: Which tables.
+            models: Also train and score.
+
+        Raises:
+            PipelineError: A declaration is wrong; nothing ran.
+            Conflict: Another run is writing to this lake.
+        """
+        begun = time.perf_counter()
+        tables = self.refresh(options)
+        broken = {table.table for table in tables if table.status in {"failed", "skipped"}}
+        trained: list[ModelReport] = []
+        scored: list[ScoreReport] = []
+        if models:
+            ready = [m for m in self.models.values() if str(self.lake.name(m.table)) not in broken]
+            trained = [self._train_if_stale(declaration) for declaration in ready]
+            scored = [self._score(declaration) for declaration in ready]
+        return RunReport(
+            tables=tuple(tables),
+            models=tuple(trained),
+            scores=tuple(scored),
+            seconds=time.perf_counter() - begun,
+        )
+
+    def refresh(self, options: RunOptions) -> list[TableReport]:
+        """Refreshes the tables; see `run`."""
+        from shoal.pipeline import run_graph
+
+        reports: list[TableReport] = []
+
+        def done(result: Refresh) -> None:
+            reports.append(_table_report(result))
+            self.on_event("table", str(result.name), reports[-1])
+
+        run_graph(
+            self.graph,
+            self.engine,
+            self.lake,
+            self.project.root,
+            options,
+            on_start=lambda name: self.on_event("table", str(name), "start"),
+            on_done=done,
+        )
+        return reports
+
+    def train(
+        self, names: Sequence[str] = (), *, force: bool = True, alias: str | None = "champion"
+    ) -> list[ModelReport]:
+        """Trains, tracks and registers models.
+
+        Args:
+            names: Which; all by default.
+            force: Also those that are not stale.
+            alias: Alias that the new version gets, or None.
+        """
+        return [
+            self._train(declaration, "asked for", alias)
+            if force
+            else self._train_if_stale(declaration, alias)
+            for declaration in self.declared(names)
+        ]
+
+    def _train_if_stale(
+        self, declaration: ModelDeclaration, alias: str | None = "champion"
+    ) -> ModelReport:
+        plan = self._stale(declaration, set())
+        if plan.stale:
+            return self._train(declaration, plan.reason, alias)
+        champion = self._champion(declaration.name)
+        return ModelReport(
+            model=declaration.name,
+            status="current",
+            reason=plan.reason,
+            version=champion.version if champion else None,
+            table=plan.table,
+            metric=declaration.metric,
+        )
+
+    def _train(self, declaration: ModelDeclaration, reason: str, alias: str | None) -> ModelReport:
+        import shutil
+
+        from shoal.tracking import run_context
+        from shoal.training import train
+
+        name = declaration.name
+        begun = time.perf_counter()
+        self.on_event("train", name, (0, 0))
+        try:
+            trained = train(
+                declaration,
+                self.lake,
+                workers=self.project.profile.workers,
+                progress=lambda done, total: self.on_event("train", name, (done, total)),
+            )
+            context = run_context(self.project.root, project=self.project.name)
+            version = self.tracker.record(trained, context, alias=alias)
+            # MLflow has its copy now; when it could not be reached, this one stays.
+            shutil.rmtree(trained.artifact, ignore_errors=True)
+        except ShoalError as error:
+            report = ModelReport(
+                model=name,
+                status="failed",
+                reason=reason,
+                seconds=time.perf_counter() - begun,
+                error=str(error),
+            )
+        else:
+            report = ModelReport(
+                model=name,
+                status="trained",
+                reason=reason,
+                version=version.version,
+                run_id=version.run_id,
+                table=trained.table,
+                table_version=trained.table_version,
+                metric=declaration.metric,
+                metrics=trained.metrics,
+                failures=trained.failures,
+                seconds=time.perf_counter() - begun,
+            )
+        self.on_event("train", name, report)
+        return report
+
+    def score(self, refs: Sequence[str] = (), *, everything: bool = False) -> list[ScoreReport]:
+        """Writes predictions for rows that have none yet.
+
+        Args:
+            refs: ``delay``, ``delay@challenger`` or ``delay/3``; all declared models by default.
+            everything: Score all rows again and replace the predictions.
+        """
+        if not refs:
+            return [self._score(model, everything=everything) for model in self.declared(())]
+        pairs = [(self.declared([_model_name(ref)])[0], ref) for ref in refs]
+        return [self._score(model, ref, everything=everything) for model, ref in pairs]
+
+    def _score(
+        self, declaration: ModelDeclaration, ref: str | None = None, *, everything: bool = False
+    ) -> ScoreReport:
+        from shoal.workspace.score import score
+
+        name = declaration.name
+        self.on_event("score", name, 0)
+        try:
+            version = self.tracker.resolve(ref or name)
+            with self.lake.writing():
+                report = score(
+                    declaration,
+                    self.tracker.fleet(f"{name}/{version.version}"),
+                    version,
+                    self.lake,
+                    everything=everything,
+                    progress=lambda rows: self.on_event("score", name, rows),
+                )
+        except ShoalError as error:
+            report = ScoreReport(model=name, status="failed", reason="", error=str(error))
+        self.on_event("score", name, report)
+        return report
+
+    def sql(self, query: str, *, limit: int | None = None) -> pa.Table:
+        """Runs a query over the lake's tables, each at its newest version.
+
+        Args:
+            query: One ``SELECT`` in Spark SQL.
+            limit: At most so many rows.
+
+        Raises:
+            PipelineError: The query does not parse, or is no query.
+            TableNotFound: It names a table that does not exist.
+            EngineError: The engine refuses it.
+        """
+        from shoal.workspace.query import run_query
+
+        return run_query(query, self.engine, self.lake, limit=limit)
+
+    def served(self, refs: Sequence[str] = ()) -> ServedModels:
+        """The registered models, opened for serving; the champions by default.
+
+        Raises:
+            TrackingError: A model or version does not exist.
+        """
+        from shoal.serving import ServedModels
+
+        return ServedModels.load(self.tracker, list(refs) or None)
+
+
+def _model_name(ref: str) -> str:
+    return ref.removeprefix("models:/").split("@")[0].split("/")[0]
+
+
+def _table_report(result: Refresh) -> TableReport:
+    return TableReport(
+        table=str(result.name),
+        kind=str(result.kind),
+        status=str(result.status),
+        refresh=result.action,
+        reason=result.reason,
+        version=result.version,
+        rows=result.rows,
+        files=result.files,
+        dropped=result.dropped,
+        rescued=result.rescued,
+        seconds=result.seconds,
+        expectations={
+            count.expectation.name: {
+                "action": count.expectation.action,
+                "passed": count.passed,
+                "failed": count.failed,
+            }
+            for count in result.expectations
+        },
+        notes=result.notes,
+        error=result.error,
+    )

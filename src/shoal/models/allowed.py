@@ -1,0 +1,81 @@
+"""Which classes may be built when a stored model is opened. Everything else is refused."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Collection
+from typing import Any
+
+from shoal.errors import ModelError
+
+__all__ = ["SKOPS_INTERNALS", "resolve_class", "trusted_module"]
+
+# Whole libraries: but only their estimator classes, see resolve_class.
+_LIBRARIES = ("sklearn", "xgboost", "lightgbm")
+
+# Fitted internals of scikit-learn estimators that skops does not trust by itself: plain data
+# holders in compiled modules. Everything skops trusts itself is public estimators, dtypes, ufuncs.
+SKOPS_INTERNALS = (
+    "sklearn.tree._tree.",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
+    "sklearn.neighbors._kd_tree.",
+    "sklearn.neighbors._ball_tree.",
+    "sklearn.metrics._dist_metrics.",
+    "sklearn._loss.",
+    "sklearn.linear_model._sgd_fast.",
+    "sklearn.neural_network._stochastic_optimizers.",
+    "sklearn.utils._bunch.Bunch",
+)
+
+
+def trusted_module(module: str, modules: Collection[str] = ()) -> bool:
+    """Whether classes of a module may be built.
+
+    Args:
+        module: The module's full name.
+        modules: Modules that the caller trusts besides the known libraries.
+    """
+    return module.split(".", 1)[0] in _LIBRARIES or module in modules
+
+
+def resolve_class(path: str, modules: Collection[str] = ()) -> type[Any]:
+    """The estimator class of that full name.
+
+    Args:
+        path: Module and class name, such as ``sklearn.linear_model._ridge.Ridge``.
+        modules: Modules that the caller trusts besides the known libraries.
+
+    Raises:
+        ModelError: The module is not allowed, is missing, or holds no such estimator class.
+    """
+    module, _, name = path.rpartition(".")
+    if not trusted_module(module, modules):
+        raise ModelError(
+            f"The stored model wants to build {path}, from a module that is not allowed.",
+            hint=f"if you trust it, name its module: Fleet.open(folder, modules=[{module!r}])",
+        )
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ModelError(
+            f"The stored model needs {path}, which cannot be imported: {error}.",
+            hint=f"install it: pip install {_package(module)}",
+        ) from error
+    if not isinstance(found, type) or not is_estimator_class(found):
+        raise ModelError(f"The stored model wants to build {path}, which is no estimator class.")
+    return found
+
+
+def is_estimator_class(cls: type[Any]) -> bool:
+    """Whether a class is a scikit-learn estimator (or has its methods)."""
+    from sklearn.base import BaseEstimator
+
+    return issubclass(cls, BaseEstimator) or all(
+        callable(getattr(cls, a, None)) for a in ("fit", "get_params", "set_params")
+    )
+
+
+def _package(module: str) -> str:
+    top = module.split(".", 1)[0]
+    return {"sklearn": "scikit-learn"}.get(top, top)

@@ -1,0 +1,316 @@
+"""Fitted estimators to rows and back, bit for bit, without pickle."""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shoal.errors import ModelError
+from shoal.models.allowed import resolve_class, trusted_module
+from shoal.models.native import load_native
+from shoal.models.opaque import load_skops
+from shoal.models.structure import Different, Node, Unsupported, describe, fill
+
+__all__ = [
+    "Decoder",
+    "Encoded",
+    "Encoder",
+    "decode",
+    "encode",
+    "prove_round_trip",
+    "template_modules",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A fitted estimator in two parts.
+
+    Attributes:
+        template: Canonical JSON; the same for all estimators of one structure.
+        state: The bytes that only this estimator has.
+    """
+
+    template: str
+    state: bytes
+
+
+class Encoder:
+    """Encodes many estimators of few structures; describes each structure once."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Node, str]] = []
+
+    def encode(self, estimator: Any) -> Encoded:
+        """Encode one fitted estimator; see `encode`."""
+        for node, template in reversed(self._known):
+            parts: list[bytes] = []
+            try:
+                fill(node, estimator, parts)
+            except Different:
+                continue
+            return Encoded(template=template, state=b"".join(parts))
+        parts = []
+        name = type(estimator).__name__
+        try:
+            node = describe(estimator, parts, name)
+        except Unsupported as reason:
+            raise ModelError(
+                f"{name} cannot be stored without pickle: {reason}.",
+                hint="use numbers, text, lists, dicts, numpy arrays and functions, or estimators "
+                "of scikit-learn, XGBoost or LightGBM in its attributes",
+            ) from None
+        import sklearn
+
+        content = {"codec": 1, "root": node, "sklearn": sklearn.__version__}
+        template = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        if all(template != known for _, known in self._known):
+            self._known.append((node, template))
+        return Encoded(template=template, state=b"".join(parts))
+
+
+class Decoder:
+    """Decodes the members that share one template.
+
+    Args:
+        template: The template.
+        modules: Modules besides scikit-learn, XGBoost and LightGBM whose estimator classes may
+            be built.
+        classes: Classes at hand by full name, which need not be imported.
+
+    Raises:
+        ModelError: The template is not one of ours, or names a class that is not allowed.
+    """
+
+    def __init__(
+        self,
+        template: str,
+        modules: Collection[str] = (),
+        classes: Mapping[str, type[Any]] | None = None,
+    ) -> None:
+        try:
+            content = json.loads(template)
+            codec, fitted_with = content["codec"], str(content["sklearn"])
+            self._root: Node = content["root"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"The model's template cannot be read: {error}") from error
+        if codec != 1:
+            raise ModelError(f"The model's template has codec {codec!r}; expected 1.")
+        self._modules = tuple(modules)
+        self._classes: dict[str, type[Any]] = dict(classes or {})
+        import sklearn
+
+        if fitted_with.split(".")[:2] != sklearn.__version__.split(".")[:2]:
+            warnings.warn(
+                f"the model was fitted with scikit-learn {fitted_with}, this is "
+                f"{sklearn.__version__}: predictions may differ",
+                stacklevel=2,
+            )
+
+    def decode(self, state: bytes | memoryview) -> Any:
+        """The fitted estimator; see `decode`."""
+        reader = _Reader(state)
+        try:
+            estimator = self._build(self._root, reader)
+        except (struct.error, ValueError, TypeError, KeyError, IndexError) as error:
+            raise ModelError(f"The stored model is damaged: {error}") from error
+        if reader.left:
+            raise ModelError(f"The stored model is damaged: {reader.left} bytes too many.")
+        return estimator
+
+    def _build(self, node: Node, reader: _Reader) -> Any:
+        tag = node[0]
+        if tag == "object":
+            cls: Any = self._class(node[1])
+            built = cls.__new__(cls)
+            vars(built).update({k: self._build(v, reader) for k, v in node[2].items()})
+            return built
+        if tag in ("list", "tuple"):
+            children = [self._build(child, reader) for child in node[1]]
+            return children if tag == "list" else tuple(children)
+        if tag == "dict":
+            return {key: self._build(child, reader) for key, child in node[1]}
+        if tag == "native":
+            params = {k: self._build(v, reader) for k, v in node[2].items()}
+            return load_native(self._class(node[1]), params, reader.blob())
+        leaf = _LEAVES.get(tag)
+        if leaf is None:
+            raise ModelError(f"The model's template has an unknown node {tag!r}.")
+        return leaf(node, reader)
+
+    def _class(self, path: str) -> type[Any]:
+        found = self._classes.get(path)
+        if found is None:
+            found = self._classes[path] = resolve_class(path, self._modules)
+        return found
+
+
+class _Reader:
+    def __init__(self, state: bytes | memoryview) -> None:
+        self._state = memoryview(state)
+        self._at = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._state) - self._at
+
+    def take(self, size: int) -> memoryview:
+        if size > self.left:
+            raise ValueError(f"{size - self.left} bytes are missing")
+        self._at += size
+        return self._state[self._at - size : self._at]
+
+    def number(self, kind: str) -> Any:
+        if kind == "int":
+            return int.from_bytes(self.take(8), "little", signed=True)
+        if kind == "float":
+            return struct.unpack("<d", self.take(8))[0]
+        dtype = _plain_dtype(kind)
+        return np.frombuffer(self.take(dtype.itemsize), dtype=dtype)[0]
+
+    def array(self, kind: str, ndim: int, order: Any) -> np.ndarray[Any, Any]:
+        dtype = _plain_dtype(kind)
+        shape = struct.unpack(f"<{ndim}I", self.take(4 * ndim))
+        count = int(np.prod(shape, dtype=object)) if shape else 1
+        raw = np.frombuffer(self.take(count * dtype.itemsize), dtype=dtype, count=count)
+        # A copy: compiled estimators want aligned, writable memory.
+        return raw.copy().reshape(shape, order=order)
+
+    def blob(self) -> bytes:
+        (size,) = struct.unpack("<Q", self.take(8))
+        return bytes(self.take(size))
+
+
+def _numpy_name(node: Node, _: _Reader) -> Any:
+    found = getattr(np, node[1], None)
+    if node[0] == "type" and isinstance(found, type) and issubclass(found, np.generic):
+        return found
+    if node[0] == "ufunc" and isinstance(found, np.ufunc):
+        return found
+    raise ModelError(f"The stored model wants numpy.{node[1]}: not allowed.")
+
+
+def _skops(node: Node, reader: _Reader) -> Any:
+    built = load_skops(reader.blob())
+    if f"{type(built).__module__}.{type(built).__qualname__}" != node[1]:
+        raise ModelError(f"The stored model is a {type(built).__name__}, not {node[1]}.")
+    return built
+
+
+_LEAVES: Mapping[str, Callable[[Node, _Reader], Any]] = {
+    "const": lambda node, _: node[1],
+    "float": lambda node, _: float(node[1]),
+    "number": lambda node, reader: reader.number(node[1]),
+    "array": lambda node, reader: reader.array(node[1], node[2], node[3]),
+    "labels": lambda node, _: np.array(node[1], dtype=object),
+    "slice": lambda node, _: slice(*node[1]),
+    "dtype": lambda node, _: _plain_dtype(node[1]),
+    "ufunc": _numpy_name,
+    "type": _numpy_name,
+    "skops": _skops,
+}
+
+
+def _plain_dtype(kind: str) -> np.dtype[Any]:
+    dtype = np.dtype(kind)
+    if dtype.hasobject:
+        raise ModelError(f"The stored model holds an array of {kind}: not allowed.")
+    return dtype
+
+
+def encode(estimator: Any) -> Encoded:
+    """Encode a fitted estimator.
+
+    Args:
+        estimator: An estimator of scikit-learn (also pipelines and column transformers), XGBoost
+            or LightGBM, or one of your own whose attributes are numbers, text, lists, dicts,
+            numpy arrays and functions, or such estimators.
+
+    Raises:
+        ModelError: Something in it cannot be stored without pickle; names the attribute.
+    """
+    return Encoder().encode(estimator)
+
+
+def decode(template: str, state: bytes | memoryview, modules: Collection[str] = ()) -> Any:
+    """Decode a fitted estimator; its predictions are bit-identical.
+
+    Args:
+        template: The template that `encode` gave.
+        state: The state that `encode` gave.
+        modules: Modules besides scikit-learn, XGBoost and LightGBM whose estimator classes may
+            be built; never taken from the stored model itself.
+
+    Raises:
+        ModelError: The parts are damaged or name a class that is not allowed.
+    """
+    return Decoder(template, modules).decode(state)
+
+
+def prove_round_trip(estimator: Any, encoded: Encoded, features: np.ndarray[Any, Any]) -> None:
+    """Decode what was encoded and compare predictions, bit for bit.
+
+    Args:
+        estimator: The fitted estimator.
+        encoded: What `encode` made of it.
+        features: Rows to predict.
+
+    Raises:
+        ModelError: The decoded estimator fails or predicts something else.
+    """
+    name = type(estimator).__name__
+    classes: dict[str, type[Any]] = {}
+    _collect_classes(estimator, classes)
+    again = Decoder(encoded.template, classes=classes).decode(encoded.state)
+    hint = "keep what it learns in plain attributes: numbers, text, lists and numpy arrays"
+    try:
+        found = np.asarray(again.predict(features))
+    except Exception as error:
+        raise ModelError(
+            f"{name} cannot be stored without pickle: decoded, it raised "
+            f"{type(error).__name__}: {error}",
+            hint=hint,
+        ) from error
+    expected = np.asarray(estimator.predict(features))
+    if found.dtype != expected.dtype or found.tobytes() != expected.tobytes():
+        raise ModelError(
+            f"{name} cannot be stored without pickle: decoded, it predicts otherwise.", hint=hint
+        )
+
+
+def _collect_classes(value: Any, found: dict[str, type[Any]]) -> None:
+    if isinstance(value, list | tuple):
+        for each in value:
+            _collect_classes(each, found)
+    elif isinstance(value, dict):
+        _collect_classes(list(value.values()), found)
+    elif hasattr(value, "fit") and hasattr(value, "__dict__") and not isinstance(value, type):
+        cls = type(value)
+        found[f"{cls.__module__}.{cls.__qualname__}"] = cls
+        _collect_classes(list(vars(value).values()), found)
+
+
+def template_modules(template: str) -> tuple[str, ...]:
+    """The modules outside the allow-list whose classes a template names."""
+    found: set[str] = set()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, dict):
+            for child in node.values():
+                visit(child)
+        elif isinstance(node, list):
+            if node and node[0] == "object":
+                module = str(node[1]).rpartition(".")[0]
+                if not trusted_module(module):
+                    found.add(module)
+            for child in node:
+                visit(child)
+
+    visit(json.loads(template)["root"])
+    return tuple(sorted(found))

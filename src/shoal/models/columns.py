@@ -1,0 +1,108 @@
+"""Feature columns as the one matrix that estimators take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shoal.errors import RequestError
+
+__all__ = ["accepts_nan", "feature_matrix", "is_feature_type"]
+
+
+def is_feature_type(kind: pa.DataType) -> bool:
+    """Whether a column of that type can be a feature: numeric or boolean."""
+    types = pa.types
+    return bool(
+        types.is_integer(kind)
+        or types.is_floating(kind)
+        or types.is_boolean(kind)
+        or types.is_decimal(kind)
+    )
+
+
+def feature_matrix(
+    rows: pa.Table, features: Sequence[str], model: str
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The features as a C-ordered float64 matrix of shape (rows, features); nulls become NaN.
+
+    Args:
+        rows: A table with the feature columns.
+        features: Their names, in the estimator's order.
+        model: The model's name, for error messages.
+
+    Raises:
+        RequestError: A column is missing or holds something that is not a number; names the
+            first such row.
+    """
+    matrix = np.empty((rows.num_rows, len(features)))
+    for i, name in enumerate(features):
+        if name not in rows.column_names:
+            raise RequestError(
+                f"feature column {name!r} is missing; model {model!r} expects "
+                f"{', '.join(features)}; found {', '.join(rows.column_names)}."
+            )
+        column = rows.column(name)
+        kind = column.type
+        if pa.types.is_null(kind):
+            matrix[:, i] = np.nan
+            continue
+        if not is_feature_type(kind):
+            raise _wrong(column, name, kind)
+        if pa.types.is_boolean(kind):
+            column = column.cast(pa.int8())
+        matrix[:, i] = column.cast(pa.float64(), safe=False).to_numpy()
+    return matrix
+
+
+def _wrong(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> RequestError:
+    first = max(pc.index(column.is_valid(), True).as_py(), 0)
+    found = column[first].as_py() if len(column) else None
+    return RequestError(
+        f"row {first}, column {name!r}: found {found!r} ({kind}); expected a number."
+    )
+
+
+def accepts_nan(estimator: Any) -> bool:
+    """Whether an estimator takes NaN in its features, looking through pipelines."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import FeatureUnion, Pipeline
+    from sklearn.utils import get_tags
+
+    if isinstance(estimator, Pipeline):
+        for _, step in estimator.steps:
+            if step is None or step == "passthrough":
+                continue
+            if not accepts_nan(step):
+                return False
+            if _imputes(step):
+                return True
+        return True
+    if isinstance(estimator, FeatureUnion | ColumnTransformer):
+        return all(accepts_nan(part) for part in _parts(estimator))
+    if not hasattr(estimator, "__sklearn_tags__"):
+        return False
+    return bool(get_tags(estimator).input_tags.allow_nan)
+
+
+def _imputes(step: Any) -> bool:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import FeatureUnion, Pipeline
+
+    if isinstance(step, Pipeline):
+        return any(_imputes(s) for _, s in step.steps)
+    if isinstance(step, FeatureUnion | ColumnTransformer):
+        passes = getattr(step, "remainder", "drop") == "passthrough" or any(
+            t[1] == "passthrough" for t in getattr(step, "transformers", ())
+        )
+        return not passes and all(_imputes(part) for part in _parts(step))
+    return type(step).__name__ in ("SimpleImputer", "KNNImputer", "IterativeImputer")
+
+
+def _parts(union: Any) -> list[Any]:
+    pairs = getattr(union, "transformers", None) or union.transformer_list
+    return [pair[1] for pair in pairs if not isinstance(pair[1], str)]

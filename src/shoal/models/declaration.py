@@ -1,0 +1,246 @@
+"""Declaring a model: a decorated function that returns an unfitted estimator."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shoal.errors import ModelError, nearest
+from shoal.models.metrics import metric_names
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_collected: ContextVar[list[ModelDeclaration] | None] = ContextVar(
+    "shoal_collected_models", default=None
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDeclaration:
+    """One declared model.
+
+    Attributes:
+        name: The model's name, also of its registered model and its ``shoal.fleet_<name>`` table.
+        table: The table it learns from, such as ``gold.delay_features``.
+        target: The column it predicts.
+        by: The columns whose distinct values are the segments; empty for one model.
+        time: The column that orders rows in time; the holdout is the last share by it.
+        metric: The metric that names winners; see `metric_names`.
+        features: The columns it predicts from; None for every numeric or boolean column that is
+            not otherwise named here.
+        key: The columns that identify a row; copied to predictions.
+        baseline: What a model must beat: ``mean`` (the training mean, or the most frequent
+            class), ``last`` (the last training target) or ``seasonal_naive:<feature column>``
+            (that column is the forecast).
+        params: Arguments for the function.
+        holdout: The share of each segment that is held out to measure it; 0 measures nothing.
+            The kept model is fitted on all rows, after it was measured on the holdout.
+        min_rows: A segment with fewer training rows uses a fallback.
+        seed: Seeds the split (without ``time``) and the fallback groups' samples.
+        function: Returns the unfitted estimator.
+        location: Where the function was declared, as ``file.py:12``.
+    """
+
+    name: str
+    table: str
+    target: str
+    by: tuple[str, ...] = ()
+    time: str | None = None
+    metric: str = "mae"
+    features: tuple[str, ...] | None = None
+    key: tuple[str, ...] = ()
+    baseline: str = "mean"
+    params: Mapping[str, object] = field(default_factory=dict)
+    holdout: float = 0.2
+    min_rows: int = 30
+    seed: int = 0
+    function: Callable[..., Any]
+    location: str
+
+    def __post_init__(self) -> None:
+        where = f"Model {self.name!r} ({self.location})"
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.name):
+            raise ModelError(
+                f"{where}: a name is letters, digits and underscores, not starting with a digit.",
+                hint='give one: @shoal.model(name="delay", ...)',
+            )
+        if self.metric not in metric_names():
+            near = nearest(self.metric, metric_names())
+            raise ModelError(
+                f"{where}: unknown metric {self.metric!r}; known: {', '.join(metric_names())}.",
+                hint=f'did you mean metric="{near}"?' if near else None,
+            )
+        if not 0 <= self.holdout < 1:
+            raise ModelError(f"{where}: holdout is {self.holdout}; expected 0 <= holdout < 1.")
+        if self.min_rows < 1:
+            raise ModelError(f"{where}: min_rows is {self.min_rows}; expected 1 or more.")
+        kind, _, column = self.baseline.partition(":")
+        plain = kind in ("mean", "last") and not column
+        if not plain and not (kind == "seasonal_naive" and column):
+            raise ModelError(
+                f"{where}: unknown baseline {self.baseline!r}; expected mean, last or "
+                "seasonal_naive:<feature column>."
+            )
+        self._check_roles(where)
+
+    def _check_roles(self, where: str) -> None:
+        roles = {"by": self.by, "time": (self.time,) if self.time else (), "key": self.key}
+        for role, columns in roles.items():
+            if self.target in columns:
+                raise ModelError(f"{where}: column {self.target!r} is both target and {role}.")
+        if self.features is not None:
+            if not self.features:
+                raise ModelError(f"{where}: features is empty; leave it out to use all columns.")
+            if self.target in self.features:
+                raise ModelError(f"{where}: the target {self.target!r} is also a feature.")
+        if self.time and self.time in self.by:
+            raise ModelError(f"{where}: column {self.time!r} is both time and by.")
+
+    def build(self) -> Any:
+        """A new unfitted estimator.
+
+        Raises:
+            ModelError: The function failed, or returned something without ``fit`` and
+                ``predict``.
+        """
+        where = f"Model {self.name!r} ({self.location})"
+        try:
+            estimator = self.function(**self.params)
+        except Exception as error:
+            raise ModelError(
+                f"{where}: the function raised {type(error).__name__}: {error}"
+            ) from error
+        missing = [a for a in ("fit", "predict") if not callable(getattr(estimator, a, None))]
+        if missing or isinstance(estimator, type):
+            found = (
+                f"the class {estimator.__name__}, not an instance"
+                if isinstance(estimator, type)
+                else f"a {type(estimator).__name__} without {' and '.join(missing)}"
+            )
+            raise ModelError(
+                f"{where}: the function returned {found}; expected an unfitted estimator.",
+                hint="return one, for example: return Ridge(alpha=1.0)",
+            )
+        return estimator
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the declared fields and the function's source text."""
+        try:
+            source = inspect.getsource(self.function)
+        except (OSError, TypeError):
+            code = self.function.__code__
+            source = repr((code.co_code, code.co_consts, code.co_names))
+        fields = {
+            "name": self.name,
+            "table": self.table,
+            "target": self.target,
+            "by": self.by,
+            "time": self.time,
+            "metric": self.metric,
+            "features": self.features,
+            "key": self.key,
+            "baseline": self.baseline,
+            "params": {k: repr(v) for k, v in sorted(self.params.items())},
+            "holdout": self.holdout,
+            "min_rows": self.min_rows,
+            "seed": self.seed,
+            "source": source,
+        }
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def model(
+    *,
+    table: str,
+    target: str,
+    by: Sequence[str] = (),
+    time: str | None = None,
+    metric: str = "mae",
+    features: Sequence[str] | None = None,
+    key: Sequence[str] = (),
+    baseline: str = "mean",
+    params: Mapping[str, object] | None = None,
+    holdout: float = 0.2,
+    min_rows: int = 30,
+    seed: int = 0,
+    name: str | None = None,
+) -> Callable[[F], F]:
+    """Declare a model over a function that returns an unfitted scikit-learn estimator.
+
+    Example::
+
+        @shoal.model(table="gold.delay_features", target="arr_delay", by=["carrier", "dest"])
+        def delay(alpha: float = 1.0):
+            return make_pipeline(StandardScaler(), Ridge(alpha=alpha))
+
+    Args:
+        table: The table it learns from.
+        target: The column it predicts.
+        by: Columns whose distinct values are the segments: one model each. Empty: one model.
+        time: Column that orders rows in time.
+        metric: One of `metric_names`.
+        features: Columns it predicts from; default every other numeric or boolean column.
+        key: Columns that identify a row.
+        baseline: ``mean``, ``last`` or ``seasonal_naive:<feature column>``.
+        params: Arguments for the function.
+        holdout: Share of each segment held out to measure it.
+        min_rows: Segments with fewer training rows use a fallback.
+        seed: Seeds everything random in the training.
+        name: The model's name; default the function's.
+
+    Returns:
+        A decorator that registers the declaration and returns the function unchanged.
+
+    Raises:
+        ModelError: An argument is wrong.
+    """
+
+    def declare(function: F) -> F:
+        code = inspect.unwrap(function).__code__
+        declared = ModelDeclaration(
+            name=name or function.__name__,
+            table=table,
+            target=target,
+            by=_names(by),
+            time=time,
+            metric=metric,
+            features=None if features is None else _names(features),
+            key=_names(key),
+            baseline=baseline,
+            params=dict(params or {}),
+            holdout=holdout,
+            min_rows=min_rows,
+            seed=seed,
+            function=function,
+            location=f"{Path(code.co_filename).name}:{code.co_firstlineno}",
+        )
+        active = _collected.get()
+        if active is not None:
+            active.append(declared)
+        return function
+
+    return declare
+
+
+@contextmanager
+def collecting_models() -> Iterator[list[ModelDeclaration]]:
+    """Collect the models declared inside the ``with`` block, in the order of declaration."""
+    found: list[ModelDeclaration] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
+def _names(columns: Sequence[str]) -> tuple[str, ...]:
+    # A bare string is one column: by="carrier" must not mean seven one-letter columns.
+    return (columns,) if isinstance(columns, str) else tuple(columns)

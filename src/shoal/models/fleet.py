@@ -1,0 +1,202 @@
+"""A fleet opened for prediction: every row goes to its segment's model."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shoal.errors import ModelError, RequestError
+from shoal.models.artifact import MEMBER_SCHEMA, FleetHeader, read_header
+from shoal.models.codecs import Decoder
+from shoal.models.columns import accepts_nan, feature_matrix
+from shoal.models.segments import segment_codes, segment_key
+
+__all__ = ["Fleet"]
+
+
+class Fleet:
+    """Many models, one per segment, from an artifact folder. Safe to use from many threads.
+
+    Attributes:
+        header: What all members share.
+    """
+
+    header: FleetHeader
+
+    def __init__(
+        self, header: FleetHeader, members: pa.Table, *, cache: int, modules: Collection[str]
+    ) -> None:
+        self.header = header
+        self._members = members
+        self._rows = {key: i for i, key in enumerate(members.column("segment").to_pylist())}
+        self._decoders = {
+            name: Decoder(template, modules) for name, template in header.templates.items()
+        }
+        self._cache: OrderedDict[int, tuple[Any, bool]] = OrderedDict()
+        self._cache_size = max(cache, 1)
+        self._lock = Lock()
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, *, cache: int = 10_000, modules: Collection[str] = ()
+    ) -> Fleet:
+        """Open an artifact folder; members stay in the memory-mapped file until they are used.
+
+        Args:
+            folder: The folder that `write_fleet` wrote.
+            cache: How many decoded estimators are kept.
+            modules: Modules besides scikit-learn, XGBoost and LightGBM whose estimator classes
+                may be built.
+
+        Raises:
+            ModelError: The folder is no fleet artifact, or it needs a class that is not allowed.
+        """
+        folder = Path(folder)
+        header = read_header(folder)
+        path = folder / "members.arrow"
+        try:
+            members = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            members = members.select(MEMBER_SCHEMA.names)
+        except (OSError, pa.ArrowInvalid, KeyError) as error:
+            raise ModelError(f"{path} cannot be read: {error}") from error
+        return cls(header, members, cache=cache, modules=modules)
+
+    @property
+    def segments(self) -> int:
+        """How many segments the fleet was trained on; fallback groups are not counted."""
+        return int(np.count_nonzero(np.asarray(self._members.column("level")) == 0))
+
+    def member(self, segment: str) -> dict[str, Any]:
+        """One member's row without its state.
+
+        Args:
+            segment: The segment's key, such as ``["UA","IAH"]``.
+
+        Raises:
+            ModelError: The fleet has no such member.
+        """
+        row = self._rows.get(segment)
+        if row is None:
+            raise ModelError(f"Model {self.header.model!r} has no member {segment}.")
+        names = [n for n in MEMBER_SCHEMA.names if n != "state"]
+        found: dict[str, Any] = self._members.select(names).slice(row, 1).to_pylist()[0]
+        return found
+
+    def estimator(self, segment: str) -> Any:
+        """The fitted estimator that predicts for a segment, following its fallback.
+
+        Args:
+            segment: The segment's key; an unseen one goes up to its group or the global model.
+
+        Raises:
+            ModelError: No fitted member predicts for it.
+        """
+        row = self._predictor(tuple(json.loads(segment)))
+        if row < 0:
+            raise ModelError(f"Model {self.header.model!r} has no fitted member for {segment}.")
+        return self._estimator(row)[0]
+
+    def predict(self, rows: pa.Table, *, explain: bool = False) -> pa.Table:
+        """Predict each row with its segment's model.
+
+        Unseen segments go up to their group's model and then to the global one. A row that its
+        model cannot take (a missing value where the estimator accepts none, an infinite one)
+        gets a null prediction.
+
+        Args:
+            rows: The ``by`` and feature columns, in any order; others are ignored.
+            explain: Also tell which member predicted.
+
+        Returns:
+            One row per input row, in order: ``prediction`` (float64, or the classes' type), and
+            with ``explain`` also ``segment``, ``model_used`` and ``fallback``.
+
+        Raises:
+            RequestError: A column is missing or has values of the wrong type.
+        """
+        header = self.header
+        missing = [n for n in header.by if n not in rows.column_names]
+        if missing:
+            raise RequestError(
+                f"column {missing[0]!r} is missing; model {header.model!r} finds a row's segment "
+                f"by {', '.join(header.by)}; found the columns {', '.join(rows.column_names)}."
+            )
+        matrix = feature_matrix(rows, [f.name for f in header.features], header.model)
+        codes, keys = segment_codes(rows, header.by)
+        chosen = np.array([self._predictor(k) for k in keys], dtype=np.int64)
+        predictions = self._scatter(matrix, chosen[codes])
+        columns = {"prediction": self._labels(predictions)}
+        if explain:
+            # take, not one Python string per row.
+            used = self._members.column("segment").to_pylist()
+            names = [segment_key(k) for k in keys]
+            models = [used[i] if i >= 0 else None for i in chosen.tolist()]
+            at = pa.array(codes)
+            columns["segment"] = pa.array(names, pa.string()).take(at)
+            columns["model_used"] = pa.array(models, pa.string()).take(at)
+            other = [n != m for n, m in zip(names, models, strict=True)]
+            columns["fallback"] = pa.array(other, pa.bool_()).take(at)
+        return pa.table(columns)
+
+    def _predictor(self, key: tuple[str | None, ...]) -> int:
+        for length in range(len(key), -1, -1):
+            row = self._rows.get(segment_key(key[:length]))
+            if row is None:
+                continue
+            used = self._members.column("model_used")[row].as_py()
+            found = self._rows.get(used) if used is not None else None
+            if found is not None and self._members.column("state")[found].is_valid:
+                return found
+        return -1
+
+    def _estimator(self, row: int) -> tuple[Any, bool]:
+        with self._lock:
+            if row in self._cache:
+                self._cache.move_to_end(row)
+                return self._cache[row]
+        template = self._members.column("template")[row].as_py()
+        decoder = self._decoders.get(template)
+        if decoder is None:
+            raise ModelError(f"fleet.json lacks the template {template!r} that a member names.")
+        state = self._members.column("state")[row].as_buffer()
+        estimator = decoder.decode(memoryview(state))
+        entry = (estimator, accepts_nan(estimator))
+        with self._lock:
+            self._cache[row] = entry
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        return entry
+
+    def _scatter(self, matrix: np.ndarray[Any, Any], member: np.ndarray[Any, Any]) -> Any:
+        predictions = np.full(len(member), np.nan)
+        if not len(member):
+            return predictions
+        finite = np.isfinite(matrix).all(axis=1)
+        usable = ~np.isinf(matrix).any(axis=1)
+        # Sorted once, so that each member's rows are one slice.
+        order = np.argsort(member, kind="stable")
+        ordered = member[order]
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+            if ordered[start] < 0:
+                continue
+            estimator, nan_ok = self._estimator(int(ordered[start]))
+            rows = order[start:end]
+            rows = rows[(usable if nan_ok else finite)[rows]]
+            if len(rows):
+                predictions[rows] = np.asarray(estimator.predict(matrix[rows])).reshape(-1)
+        return predictions
+
+    def _labels(self, predictions: np.ndarray[Any, Any]) -> pa.Array:
+        missing = np.isnan(predictions)
+        if self.header.classes is None:
+            return pa.array(predictions, mask=missing)
+        codes = pa.array(np.where(missing, 0, predictions).astype(np.int64), mask=missing)
+        return pa.array(list(self.header.classes)).take(codes)

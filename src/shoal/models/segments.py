@@ -1,0 +1,85 @@
+"""Segment keys: a row's ``by`` values as one canonical text, the same in training and serving."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shoal.errors import RequestError
+
+__all__ = ["key_texts", "segment_codes", "segment_key"]
+
+
+def segment_key(values: Sequence[str | None]) -> str:
+    """The canonical key of one segment: a JSON array of the values as text, nulls kept.
+
+    Args:
+        values: One text per ``by`` column, in their order.
+    """
+    return json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
+
+
+def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A key column as text, so that ``7``, ``int8(7)``, ``7.0`` and ``"7"`` are one segment.
+
+    Args:
+        column: Text, integers, booleans, dates, timestamps or decimals; floats when they are
+            whole numbers (pandas makes them of integers with gaps).
+
+    Returns:
+        A string array of the same length.
+
+    Raises:
+        RequestError: The type cannot be a key.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # combine_chunks keeps very large text chunked
+        array = pa.concat_arrays(array.chunks)
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return key_texts(array.cast(kind.value_type))
+    if pa.types.is_string(kind):
+        return array
+    if pa.types.is_floating(kind):
+        missing = pc.is_nan(array).fill_null(False)
+        array = pc.if_else(missing, pa.scalar(None, kind), array)
+        if pc.any(pc.not_equal(pc.round(array), array)).as_py():
+            raise RequestError(
+                "a segment key is text, a whole number, a boolean or a date; "
+                f"found fractional numbers of type {kind}."
+            )
+        return array.cast(pa.int64()).cast(pa.string())
+    if pa.types.is_timestamp(kind):
+        return pc.strftime(array.cast(pa.timestamp("us")), format="%Y-%m-%d %H:%M:%S")
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        raise RequestError(f"a column of type {kind} cannot be a segment key.")
+    return array.cast(pa.string())
+
+
+def segment_codes(
+    rows: pa.Table, by: Sequence[str]
+) -> tuple[np.ndarray[Any, Any], list[tuple[str | None, ...]]]:
+    """Which segment each row belongs to.
+
+    Args:
+        rows: A table with the ``by`` columns.
+        by: The key columns; may be empty, then all rows are one segment.
+
+    Returns:
+        An int64 code per row, and the key texts of each code.
+    """
+    codes = np.zeros(rows.num_rows, dtype=np.int64)
+    keys: list[tuple[str | None, ...]] = [()]
+    for name in by:
+        encoded = pc.dictionary_encode(key_texts(rows.column(name)), null_encoding="encode")
+        values = encoded.dictionary.to_pylist()
+        combined = codes * len(values) + np.asarray(encoded.indices, dtype=np.int64)
+        # Renumbering after each column keeps the codes small, however many columns there are.
+        unique, codes = np.unique(combined, return_inverse=True)
+        keys = [(*keys[c // len(values)], values[c % len(values)]) for c in unique.tolist()]
+    return codes, keys

@@ -1,0 +1,96 @@
+"""Running the web application until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from shoal.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import uvicorn
+    from starlette.applications import Starlette
+
+__all__ = ["serve"]
+
+
+def serve(
+    app: Starlette,
+    host: str = "127.0.0.1",
+    port: int = 5001,
+    *,
+    ready: Callable[[str], None] | None = None,
+    grace: int = 30,
+) -> None:
+    """Serves until SIGINT or SIGTERM, then lets running requests finish and returns.
+
+    There is no authentication: with a ``host`` other than loopback, put a proxy in front.
+
+    Args:
+        app: What `create_app` made.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+        ready: Called once with the URL, when connections are accepted.
+        grace: Seconds that running requests may take after the signal.
+
+    Raises:
+        Unavailable: The address cannot be listened on, for example because it is in use.
+    """
+    import uvicorn
+
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=grace,
+        lifespan="off",
+    )
+    bound = listener.getsockname()
+    shown = f"[{bound[0]}]" if listener.family == socket.AF_INET6 else bound[0]
+    server = uvicorn.Server(config)
+    with listener, _stopped_by_signals(server):
+        if ready is not None:
+            # The socket listens already: a request that comes now waits for the first accept.
+            ready(f"http://{shown}:{bound[1]}")
+        server.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """SIGINT and SIGTERM stop the server, also before uvicorn's own handlers are in place.
+
+    uvicorn raises the signal again after it has stopped; it then only meets these handlers, so
+    that `serve` returns instead of the process dying of the signal that it has obeyed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise Unavailable(
+            f"Cannot listen on {host}:{port}: {error}.",
+            hint="Choose another port: shoal serve --port 0 takes a free one.",
+        ) from error

@@ -1,0 +1,21 @@
+"""What was trained, from what, and which version is in use.
+
+One training makes one MLflow run, one dataset input that names a table *and its version*, and one
+registered model version; an alias points at the version in use. MLflow is used unmodified, so any
+MLflow client, user interface or server reads what is written here. This is the only room that
+imports MLflow, and only once a `Tracker` is used.
+"""
+
+from shoal.tracking.context import RunContext, run_context
+from shoal.tracking.runs import DatasetInput, TrackedRun
+from shoal.tracking.tracker import Tracker
+from shoal.tracking.version import ModelVersion
+
+__all__ = [
+    "DatasetInput",
+    "ModelVersion",
+    "RunContext",
+    "TrackedRun",
+    "Tracker",
+    "run_context",
+]

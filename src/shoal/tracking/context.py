@@ -1,0 +1,96 @@
+"""Who trained, with which code, in which environment."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+__all__ = ["RunContext", "run_context"]
+
+_LOCK_FILES = (
+    "uv.lock",
+    "poetry.lock",
+    "pdm.lock",
+    "pylock.toml",
+    "conda-lock.yml",
+    "requirements.lock",
+    "requirements.txt",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """What a run must know to be made again, besides its data.
+
+    Args:
+        project: Name of the project.
+        code_commit: Git commit of the project's code; None outside a repository.
+        code_dirty: Whether the code differed from that commit.
+        environment_hash: SHA-256 of the lock file beside the project, else of the installed
+            packages' ``name==version`` lines.
+        user: Who started the run.
+    """
+
+    project: str
+    code_commit: str | None
+    code_dirty: bool
+    environment_hash: str | None
+    user: str
+
+
+def run_context(folder: str | Path, *, project: str) -> RunContext:
+    """Reads the context of the project in ``folder``.
+
+    Args:
+        folder: The project's folder. The lock file is looked for in it, then in the folders above
+            it up to the root of the Git repository.
+        project: Name of the project.
+    """
+    folder = Path(folder).absolute()
+    root = _git(folder, "rev-parse", "--show-toplevel")
+    return RunContext(
+        project=project,
+        code_commit=_git(folder, "rev-parse", "--verify", "HEAD"),
+        code_dirty=bool(_git(folder, "status", "--porcelain", "--", ".")),
+        environment_hash=_environment_hash(folder, Path(root) if root else folder),
+        user=_user(),
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Output of a Git command; None without Git, without a repository or when it fails."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def _environment_hash(folder: Path, root: Path) -> str:
+    for place in (folder, *folder.parents):
+        for name in _LOCK_FILES:
+            if (place / name).is_file():
+                return hashlib.sha256((place / name).read_bytes()).hexdigest()
+        if place == root or root not in place.parents:
+            break
+    installed = {
+        f"{found.metadata['Name']}=={found.version}".lower() for found in metadata.distributions()
+    }
+    return hashlib.sha256("\n".join(sorted(installed)).encode()).hexdigest()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return "unknown"

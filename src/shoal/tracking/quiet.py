@@ -1,0 +1,125 @@
+"""MLflow without chatter, telemetry or traces in the caller's process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from shoal.errors import TrackingError, Unavailable
+
+__all__ = ["quietly", "tracking_uri"]
+
+# Without these MLflow copies pyproject.toml and uv.lock of the *current folder* into each model.
+_SETTINGS = {"MLFLOW_UV_AUTO_DETECT": "false", "MLFLOW_LOG_UV_FILES": "false"}
+_LOGGERS = ("mlflow", "alembic")
+
+# MLflow's registry finds a logged model through the process-wide tracking URI (a TODO in its
+# sqlalchemy_store.create_model_version), so two threads must not set it at the same time.
+_switching = threading.Lock()
+
+
+class _Muffler:
+    """Log levels and environment for MLflow calls; the last of several threads restores them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._levels: dict[str, int] = {}
+        self._settings: dict[str, str | None] = {}
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            self._levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+            self._settings = {name: os.environ.get(name) for name in _SETTINGS}
+            os.environ.update(_SETTINGS)
+            for name in _LOGGERS:
+                logging.getLogger(name).setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            for name, level in self._levels.items():
+                logging.getLogger(name).setLevel(level)
+            for name, value in self._settings.items():
+                _restore(name, value)
+
+
+# One per process, because what it guards is: log levels and the environment.
+_muffler = _Muffler()
+
+
+@contextlib.contextmanager
+def quietly(doing: str) -> Iterator[None]:
+    """Runs MLflow calls with only its errors logged, and turns its exceptions into Shoal's.
+
+    Log levels and environment are as before at the end. Telemetry is switched off for the
+    process, because MLflow decides about it when it is imported.
+
+    Args:
+        doing: What is being tried, for the message: "register model 'delay'".
+
+    Raises:
+        TrackingError: MLflow refused.
+        Unavailable: The tracking server or its database did not answer.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        from mlflow.exceptions import MlflowException
+    except ModuleNotFoundError as error:
+        if error.name != "mlflow":
+            raise
+        raise TrackingError(
+            f"Cannot {doing}: MLflow is not installed.", hint="pip install 'shoal[train]'"
+        ) from error
+    with _muffler:
+        try:
+            yield
+        except MlflowException as error:
+            raise _translated(error, doing) from error
+        except OSError as error:  # requests' connection errors too
+            raise Unavailable(f"Cannot {doing}: {error}") from error
+
+
+@contextlib.contextmanager
+def tracking_uri(uri: str) -> Iterator[None]:
+    """Makes ``uri`` MLflow's process-wide tracking URI for one call, then undoes it exactly."""
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    with _switching:
+        variable = os.environ.get("MLFLOW_TRACKING_URI")
+        try:
+            with _use_tracking_uri(uri):
+                yield
+        finally:
+            _restore("MLFLOW_TRACKING_URI", variable)
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def _translated(error: Any, doing: str) -> TrackingError | Unavailable:
+    """Shoal's error for MLflow's, by MLflow's error code."""
+    message = str(error.message).strip().splitlines()[0] if error.message else str(error)
+    if error.error_code in {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}:
+        return Unavailable(f"Cannot {doing}: {message}")
+    if "API request" in message and "failed with exception" in message:
+        return Unavailable(f"Cannot {doing}: the tracking server did not answer ({message})")
+    if "out-of-date database schema" in message:
+        return TrackingError(
+            f"Cannot {doing}: the tracking database was made by another MLflow version.",
+            hint="Back it up, then: mlflow db upgrade URI",
+        )
+    return TrackingError(f"Cannot {doing}: MLflow says: {message}")

@@ -1,0 +1,358 @@
+"""The tracker: MLflow runs, registered versions and aliases of one project."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from shoal.errors import TrackingError, Unavailable, nearest
+from shoal.tracking.context import RunContext
+from shoal.tracking.quiet import quietly
+from shoal.tracking.record import Recording
+from shoal.tracking.runs import TrackedRun, tracked_run
+from shoal.tracking.version import ModelVersion, Reference
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from shoal.models import Fleet, TrainedFleet
+
+__all__ = ["Tracker"]
+
+_SCHEMES = {"sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks"}
+_CONNECT_SECONDS = 5.0
+
+
+class Tracker:
+    """MLflow's runs and registry at one place, without touching the caller's MLflow state.
+
+    Nothing is opened before the first use.
+
+    Args:
+        uri: MLflow tracking URI: ``sqlite:////lake/mlflow.db``, ``postgresql://...``,
+            ``http://server:5000``. Not a folder.
+        artifacts: Where a new experiment keeps artifacts: a folder or an object-store URI. None
+            is ``artifacts`` beside a SQLite database, and otherwise what the server chooses.
+        experiment: Name of the experiment; made when missing.
+
+    Raises:
+        TrackingError: ``uri`` is a folder, or no tracking URI.
+    """
+
+    def __init__(self, uri: str, artifacts: str | None, experiment: str) -> None:
+        scheme = urlsplit(uri).scheme.split("+")[0] if ":" in uri else uri
+        if scheme not in _SCHEMES:
+            raise TrackingError(
+                f"'{uri}' is no tracking database or server"
+                + ("; MLflow's file store is not used." if scheme in {"", "file", uri} else "."),
+                hint="Write sqlite:////folder/mlflow.db, postgresql://... or http://server:5000.",
+            )
+        self.uri = uri
+        self.artifacts = artifacts
+        self.experiment = experiment
+
+    def __repr__(self) -> str:
+        return f"Tracker(experiment={self.experiment!r})"  # the URI may hold a password
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        self._check_reachable()
+        from mlflow import MlflowClient
+
+        parts = urlsplit(self.uri)
+        if parts.scheme.startswith("sqlite") and len(parts.path) > 1:
+            self._sqlite_file.parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @property
+    def _sqlite_file(self) -> Path:
+        return Path(urlsplit(self.uri).path.removeprefix("/"))
+
+    def _check_reachable(self) -> None:
+        """Fails within seconds, where MLflow's own retries take minutes."""
+        parts = urlsplit(self.uri)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            return
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
+        except OSError as error:
+            raise Unavailable(
+                f"The tracking server at {parts.hostname}:{port} does not answer ({error}).",
+                hint="Start it (mlflow server ...), or correct the tracking URI in shoal.toml.",
+            ) from error
+
+    @cached_property
+    def _downloads(self) -> tempfile.TemporaryDirectory[str]:
+        # Fleets are memory-mapped: the files must live as long as the tracker.
+        return tempfile.TemporaryDirectory(prefix="shoal-fleets-")
+
+    def _experiment_id(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(self.experiment, self._location()))
+            except MlflowException as error:
+                if error.error_code not in {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}:
+                    raise
+                found = self._client.get_experiment_by_name(self.experiment)
+        if found is None or found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"The experiment '{self.experiment}' was deleted in MLflow.",
+                hint="Restore it (mlflow experiments restore), or name another in shoal.toml.",
+            )
+        return str(found.experiment_id)
+
+    def _location(self) -> str | None:
+        if self.artifacts is None:
+            if not self.uri.startswith("sqlite"):
+                return None
+            folder = self._sqlite_file.absolute().parent / "artifacts"
+        elif "://" in self.artifacts:
+            return self.artifacts
+        else:
+            folder = Path(self.artifacts).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
+
+    def record(
+        self, trained: TrainedFleet, context: RunContext, *, alias: str | None = "champion"
+    ) -> ModelVersion:
+        """Records one training as one run and one registered version.
+
+        Args:
+            trained: What training made.
+            context: Code, environment and user.
+            alias: Alias to move to the new version; None moves none.
+
+        Raises:
+            ModelError: The fleet artifact cannot be read.
+            TrackingError: MLflow refused. The run is marked FAILED; no version was registered
+                and the alias points where it did.
+            Unavailable: The tracking server or its database did not answer.
+        """
+        from shoal.models import Fleet
+
+        name = trained.declaration.name
+        with quietly(f"record the training of '{name}'"):
+            number = Recording(
+                client=self._client,
+                uri=self.uri,
+                experiment_id=self._experiment_id(),
+                trained=trained,
+                header=Fleet.open(trained.artifact).header,
+                context=context,
+            ).record(alias)
+        return self.resolve(f"{name}/{number}")
+
+    def resolve(self, ref: str) -> ModelVersion:
+        """Finds the version that a person names.
+
+        Args:
+            ref: ``delay``, ``delay@champion``, ``delay/3``, also after ``models:/``. A bare name
+                means the alias ``champion``, or the newest version while no version has it.
+
+        Raises:
+            TrackingError: There is no such model, alias or version.
+        """
+        wanted = Reference.parse(ref)
+        versions = {version.version: version for version in self.versions(wanted.name)}
+        if wanted.version is not None:
+            if wanted.version in versions:
+                return versions[wanted.version]
+            raise TrackingError(
+                f"Model '{wanted.name}' has no version {wanted.version}; "
+                f"it has {_listed([str(number) for number in sorted(versions)])}."
+            )
+        by_alias = {alias: found for found in versions.values() for alias in found.aliases}
+        alias = wanted.alias or "champion"
+        if alias in by_alias:
+            return by_alias[alias]
+        if wanted.alias is None and versions:
+            return versions[max(versions)]
+        raise TrackingError(
+            f"Model '{wanted.name}' has no alias '{alias}'; it has {_listed(sorted(by_alias))}."
+        )
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a model, newest first.
+
+        Raises:
+            TrackingError: No model has that name.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with quietly(f"read the versions of '{name}'"):
+            try:
+                model = self._client.get_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                model = None
+        if model is None:
+            close = nearest(name, self.models())
+            raise TrackingError(
+                f"There is no registered model '{name}'.",
+                hint=f"Did you mean '{close}'?" if close else "Train it first: shoal run",
+            )
+        aliases: dict[int, list[str]] = {}
+        for alias, number in model.aliases.items():
+            aliases.setdefault(int(number), []).append(alias)
+        with quietly(f"read the versions of '{name}'"):
+            # The registry knows this name, so it is a name and no filter text.
+            quoted = name.replace("'", "''")
+            found = _all_pages(self._client.search_model_versions, f"name='{quoted}'")
+        versions = [
+            ModelVersion(
+                name=name,
+                version=int(item.version),
+                run_id=item.run_id or "",
+                aliases=tuple(sorted(aliases.get(int(item.version), ()))),
+                source=item.source or "",
+                tags=dict(item.tags),
+            )
+            for item in found
+        ]
+        return sorted(versions, key=lambda version: -version.version)
+
+    def models(self) -> list[str]:
+        """Names of the registered models, sorted."""
+        with quietly("list the registered models"):
+            return sorted(m.name for m in _all_pages(self._client.search_registered_models, None))
+
+    def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
+        """Points an alias at a version: the whole act of promoting and of rolling back.
+
+        MLflow has no compare-and-set for aliases: of two callers at once the last one wins.
+
+        Raises:
+            TrackingError: There is no such version, or the alias is not allowed.
+        """
+        found = self.resolve(f"{name}/{version}")
+        with quietly(f"set the alias '{alias}' of '{name}'"):
+            self._client.set_registered_model_alias(found.name, alias, str(found.version))
+        return self.resolve(f"{name}/{version}")
+
+    def runs(self, limit: int = 100) -> list[TrackedRun]:
+        """The experiment's runs, newest first.
+
+        Args:
+            limit: At most so many.
+        """
+        with quietly("list the runs"):
+            experiment = self._client.get_experiment_by_name(self.experiment)
+            if experiment is None:
+                return []
+            found: list[Any] = []
+            token = None
+            while len(found) < limit:
+                page = self._client.search_runs(
+                    [experiment.experiment_id],
+                    max_results=min(limit - len(found), 1_000),
+                    order_by=["attributes.start_time DESC"],
+                    page_token=token,
+                )
+                found += page
+                token = page.token
+                if not token:
+                    break
+            return [tracked_run(run) for run in found]
+
+    def run(self, run_id: str) -> TrackedRun:
+        """One run by MLflow's id.
+
+        Raises:
+            TrackingError: There is no such run.
+        """
+        with quietly(f"read the run '{run_id}'"):
+            return tracked_run(self._client.get_run(run_id))
+
+    def fleet(self, ref: str) -> Fleet:
+        """Opens the fleet of a version, downloaded first when its artifacts are remote.
+
+        Downloaded files live as long as this tracker.
+
+        Raises:
+            ModelError: The artifact is no fleet.
+            TrackingError: There is no such version, or its artifacts are gone.
+        """
+        from shoal.models import Fleet
+
+        folder, info = self._model_folder(self.resolve(ref))
+        return Fleet.open(folder / info.flavors["python_function"]["data"])
+
+    def input_types(self, ref: str) -> dict[str, str]:
+        """MLflow type names of a version's input columns, as stock MLflow enforces them.
+
+        Args:
+            ref: As for `resolve`.
+
+        Returns:
+            Column name to ``string``, ``long``, ``double``, ``boolean`` or ``datetime``, in the
+            signature's order.
+        """
+        _, info = self._model_folder(self.resolve(ref))
+        if info.signature is None:
+            return {}
+        return {item["name"]: item["type"] for item in info.signature.inputs.to_dict()}
+
+    def _model_folder(self, version: ModelVersion) -> tuple[Path, Any]:
+        """The local folder of a version's MLflow model, and what its MLmodel file says."""
+        with quietly(f"read the artifacts of '{version.name}' version {version.version}"):
+            from mlflow.artifacts import download_artifacts
+            from mlflow.models import Model
+
+            where = self._client.get_model_version_download_uri(version.name, str(version.version))
+            folder = _local_folder(where)
+            if folder is None:
+                folder = Path(self._downloads.name) / f"{version.name}-{version.version}"
+                if not (folder / "MLmodel").is_file():
+                    folder.mkdir(parents=True, exist_ok=True)
+                    folder = Path(
+                        download_artifacts(
+                            artifact_uri=where, dst_path=str(folder), tracking_uri=self.uri
+                        )
+                    )
+            if not (folder / "MLmodel").is_file():
+                raise TrackingError(
+                    f"The artifacts of '{version.name}' version {version.version} are gone: "
+                    f"{folder} has no MLmodel file.",
+                    hint="Train it again, or point the alias at another version.",
+                )
+            info = Model.load(str(folder))
+        if info.flavors.get("python_function", {}).get("loader_module") != "shoal.models.pyfunc":
+            raise TrackingError(
+                f"'{version.name}' version {version.version} was not trained by Shoal.",
+                hint=f"Load it with MLflow: mlflow.pyfunc.load_model('{version.uri}')",
+            )
+        return folder, info
+
+
+def _local_folder(uri: str) -> Path | None:
+    from urllib.request import url2pathname
+
+    parts = urlsplit(uri)
+    if parts.scheme == "":
+        return Path(uri)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(words) if words else "none"
+
+
+def _all_pages(search: Any, text: str | None) -> list[Any]:
+    found: list[Any] = []
+    token = None
+    while True:
+        page = search(filter_string=text, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found

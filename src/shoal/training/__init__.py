@@ -1,0 +1,13 @@
+"""Fitting: Arrow rows sorted by segment go in, Arrow rows of fitted members come out.
+
+`train` reads a table at one version, fits every segment in a pool of processes over one
+memory-mapped Arrow file, and commits all members in one transaction. The kernel, `fit_segments`,
+is a plain function of Arrow data, so any engine that sorts rows by segment can run it.
+"""
+
+from __future__ import annotations
+
+from shoal.training.kernel import FitJob, fit_segments
+from shoal.training.run import train
+
+__all__ = ["FitJob", "fit_segments", "train"]

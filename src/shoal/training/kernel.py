@@ -1,0 +1,327 @@
+"""The kernel: rows of some segments in, one row per fitted segment out."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shoal.errors import ModelError
+from shoal.models.codecs import Encoder, prove_round_trip
+from shoal.models.metrics import Held, metric_sums
+from shoal.training.lean import lean_fit, lean_predict
+
+__all__ = ["SAMPLE", "TARGET", "TIME", "FitJob", "fit_group", "fit_segments"]
+
+Array = np.ndarray[Any, Any]
+
+# Names of the two columns beside the features "0", "1", ... in the sorted rows.
+TARGET = "target"
+TIME = "time"
+
+# A fallback group is fitted on at most this many of its rows.
+SAMPLE = 200_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitJob:
+    """What all segments of one training share.
+
+    Attributes:
+        build: Returns a new unfitted estimator.
+        features: How many feature columns the rows have; their names are "0", "1", ....
+        classes: Number of classes; 0 for regression.
+        timed: Whether the rows have a time column, by which they are sorted in each segment.
+        nan_ok: Whether the estimator takes NaN in its features.
+        metrics: The metrics to measure.
+        metric: The declared one, also measured for the baseline.
+        baseline: ``mean``, ``last`` or the position of a feature column.
+        holdout: The share of each segment to measure on.
+        min_rows: A segment with fewer training rows is not fitted.
+        centre: A constant near the targets' mean.
+        seed: Seeds the samples of fallback groups.
+        fast: Leave out scikit-learn's own checks of parameters and finiteness, which the kernel
+            has made for the rows and the caller for the parameters.
+    """
+
+    build: Callable[[], Any]
+    features: int
+    classes: int
+    timed: bool
+    nan_ok: bool
+    metrics: tuple[str, ...]
+    metric: str
+    baseline: str | int
+    holdout: float
+    min_rows: int
+    centre: float = 0.0
+    seed: int = 0
+    fast: bool = True
+
+
+def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
+    """Fit each segment; an error costs its segment only.
+
+    Args:
+        rows: Columns "0", "1", ... (features) and "target", float64 with NaN for null; and
+            "time" (int64) when the job is timed. Sorted by segment, then time.
+        offsets: Int64, shape (segments + 1,): segment i is rows offsets[i] to offsets[i + 1].
+        job: What the segments share.
+
+    Returns:
+        One row per segment: ``status`` (ok, fallback, failed), ``reason``, ``error``,
+        ``rows_train``, ``rows_holdout``, ``rows_dropped``, ``fit_seconds``, ``template``,
+        ``state``, and for each metric ``sums_<metric>`` (null where nothing was measured), for
+        the declared one also ``sums_baseline``.
+    """
+    features, target, moments, bounds = _clean(rows, offsets, job)
+    dropped = np.diff(offsets) - np.diff(bounds)
+    fits = _Fits(job)
+    with warnings.catch_warnings(record=True) as seen, _configured(job):
+        warnings.simplefilter("always")
+        for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            begun = time.perf_counter()
+            part = slice(start, end)
+            fits.add(features[part], target[part], None if moments is None else moments[part])
+            fits.seconds.append(time.perf_counter() - begun)
+            if seen:
+                fits.note(seen[0])
+                seen.clear()
+    return fits.batch(dropped)
+
+
+def fit_group(rows: pa.Table, start: int, end: int, job: FitJob) -> pa.RecordBatch:
+    """Fit one fallback group: the rows of several segments as one, a seeded sample of them.
+
+    Args:
+        rows: All sorted rows; see `fit_segments`.
+        start: The group's first row.
+        end: The row after its last.
+        job: What the segments share.
+
+    Returns:
+        One row, as `fit_segments` gives; its ``reason`` tells of the sample.
+    """
+    count = end - start
+    random = np.random.default_rng([job.seed, start, end])
+    chosen = random.permutation(count)[:SAMPLE]
+    if job.timed:
+        chosen.sort()
+    part = rows.slice(start, count).take(pa.array(chosen))
+    if job.timed:
+        part = part.take(pa.array(np.argsort(part.column(TIME).to_numpy(), kind="stable")))
+    batch = fit_segments(part, np.array([0, part.num_rows]), job)
+    if count <= SAMPLE or batch.column("reason")[0].is_valid:
+        return batch
+    reason = f"fitted on a sample of {SAMPLE:,} of {count:,} rows (seed {job.seed})"
+    return batch.set_column(
+        batch.schema.get_field_index("reason"), "reason", pa.array([reason], pa.string())
+    )
+
+
+def _clean(rows: pa.Table, offsets: Array, job: FitJob) -> tuple[Array, Array, Array | None, Array]:
+    features = np.empty((rows.num_rows, job.features))
+    for i in range(job.features):
+        features[:, i] = rows.column(str(i)).to_numpy()
+    target = rows.column(TARGET).to_numpy()
+    moments = rows.column(TIME).to_numpy() if job.timed else None
+    bounds = np.asarray(offsets, dtype=np.int64)
+    # One sum tells whether there is anything to look for: NaN and infinity survive addition.
+    if np.isfinite(features.sum()) and np.isfinite(target.sum()):
+        return features, target, moments, bounds
+    bad = np.isinf(features) if job.nan_ok else ~np.isfinite(features)
+    keep = np.isfinite(target) & ~bad.any(axis=1)
+    before = np.concatenate([[0], np.cumsum(keep)])
+    moments = None if moments is None else moments[keep]
+    return features[keep], target[keep], moments, before[bounds]
+
+
+def _configured(job: FitJob) -> Any:
+    import sklearn
+
+    if not job.fast:
+        return sklearn.config_context()
+    return sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
+
+
+class _Fits:
+    """The results, collected segment by segment."""
+
+    def __init__(self, job: FitJob) -> None:
+        self.job = job
+        self.fit = lean_fit if job.fast else _own_fit
+        self.predict = lean_predict if job.fast else _own_predict
+        self.encoder = Encoder()
+        self.proven: set[str] = set()
+        self.status: list[str] = []
+        self.reason: list[str | None] = []
+        self.error: list[str | None] = []
+        self.train: list[int] = []
+        self.held_rows: list[int] = []
+        self.seconds: list[float] = []
+        self.template: list[str | None] = []
+        self.state: list[bytes | None] = []
+        self.held: list[tuple[int, Array, Array, Array | None, Array, Array | None]] = []
+
+    def add(self, features: Array, target: Array, moments: Array | None) -> None:
+        job = self.job
+        cut = _split(len(target), moments, job.holdout)
+        self.train.append(cut)
+        self.held_rows.append(len(target) - cut)
+        if cut < job.min_rows:
+            reason = f"{cut} training rows, fewer than min_rows = {job.min_rows}"
+            self._keep("fallback", reason=reason)
+            return
+        held = None
+        try:
+            if cut < len(target):
+                held = self._measure(features, target, cut)
+            # Measured on the holdout, then fitted on everything: the kept model has seen the
+            # newest rows too.
+            estimator = job.build()
+            self.fit(estimator, features, self._coded(target))
+            if held is None:
+                _finite(estimator.predict(features[:5]))
+            encoded = self.encoder.encode(estimator)
+            if encoded.template not in self.proven:
+                prove_round_trip(estimator, encoded, features[:50])
+                self.proven.add(encoded.template)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it costs this segment only)
+            self._failed(error, target)
+            return
+        if held is not None:
+            self.held.append((len(self.status), *held))
+        self._keep("ok", template=encoded.template, state=encoded.state)
+
+    def note(self, warning: warnings.WarningMessage) -> None:
+        """Keep a fit's first warning in its row."""
+        if self.status[-1] == "ok":
+            text = str(warning.message).strip().splitlines()[0]
+            self.reason[-1] = f"{warning.category.__name__}: {text}"[:300]
+
+    def _coded(self, target: Array) -> Array:
+        return target.astype(np.int64) if self.job.classes else target
+
+    def _measure(
+        self, features: Array, target: Array, cut: int
+    ) -> tuple[Array, Array, Array | None, Array, Array | None]:
+        job = self.job
+        estimator = job.build()
+        past = self._coded(target[:cut])
+        self.fit(estimator, features[:cut], past)
+        guess = np.asarray(self.predict(estimator, features[cut:])).reshape(-1)
+        _finite(guess)
+        truth = self._coded(target[cut:])
+        scores = base_scores = None
+        if job.classes and hasattr(estimator, "predict_proba"):
+            scores = np.zeros((len(truth), job.classes))
+            at = np.asarray(estimator.classes_).astype(np.int64)
+            scores[:, at] = estimator.predict_proba(features[cut:])
+        if isinstance(job.baseline, int):
+            base = self._coded(features[cut:, job.baseline])
+        elif job.baseline == "last":
+            base = np.broadcast_to(past[-1], truth.shape)
+        elif job.classes:
+            shares = np.bincount(past, minlength=job.classes) / len(past)
+            base = np.broadcast_to(np.argmax(shares), truth.shape)
+            base_scores = np.broadcast_to(shares, (len(truth), job.classes))
+        else:
+            base = np.broadcast_to(past.mean(), truth.shape)
+        return truth, guess, scores, base, base_scores
+
+    def _failed(self, error: Exception, target: Array) -> None:
+        text = f"{type(error).__name__}: {error}".strip()[:2000]
+        if isinstance(error, ModelError):
+            text = error.message
+        if len(target) and (target == target[0]).all():
+            self._keep("fallback", reason="the target is constant", error=text)
+        else:
+            self._keep("failed", reason=text.splitlines()[0][:300], error=text)
+
+    def _keep(
+        self,
+        status: str,
+        *,
+        reason: str | None = None,
+        error: str | None = None,
+        template: str | None = None,
+        state: bytes | None = None,
+    ) -> None:
+        self.status.append(status)
+        self.reason.append(reason)
+        self.error.append(error)
+        self.template.append(template)
+        self.state.append(state)
+
+    def batch(self, dropped: Array) -> pa.RecordBatch:
+        columns: dict[str, pa.Array] = {
+            "status": pa.array(self.status, pa.string()),
+            "reason": pa.array(self.reason, pa.string()),
+            "error": pa.array(self.error, pa.string()),
+            "rows_train": pa.array(self.train, pa.int64()),
+            "rows_holdout": pa.array(self.held_rows, pa.int64()),
+            "rows_dropped": pa.array(dropped, pa.int64()),
+            "fit_seconds": pa.array(self.seconds, pa.float64()),
+            # Thousands of rows share a template: as a dictionary it crosses the pipe once.
+            "template": pa.array(self.template, pa.string()).dictionary_encode(),
+            "state": pa.array(self.state, pa.large_binary()),
+        }
+        return pa.RecordBatch.from_pydict(columns | self._sums())
+
+    def _sums(self) -> dict[str, pa.Array]:
+        job, count = self.job, len(self.status)
+        names = {f"sums_{m}": m for m in job.metrics} | {"sums_baseline": job.metric}
+        if not self.held:
+            return {name: pa.nulls(count, pa.list_(pa.float64())) for name in names}
+        at, truths, guesses, scores, bases, base_scores = zip(*self.held, strict=True)
+        starts = np.cumsum([0, *(len(t) for t in truths[:-1])])
+        held = {
+            base: Held(
+                truth=np.concatenate(truths),
+                guess=np.concatenate(bases if base else guesses),
+                scores=_stack(base_scores if base else scores),
+                starts=starts,
+                classes=job.classes,
+                centre=job.centre,
+            )
+            for base in (False, True)
+        }
+        columns = {}
+        for name, metric in names.items():
+            sums = metric_sums(metric, held[name == "sums_baseline"])
+            values: list[list[float] | None] = [None] * count
+            for i, row in zip(at, sums.tolist(), strict=True):
+                values[i] = row
+            columns[name] = pa.array(values, pa.list_(pa.float64()))
+        return columns
+
+
+def _own_fit(estimator: Any, features: Array, target: Array) -> None:
+    estimator.fit(features, target)
+
+
+def _own_predict(estimator: Any, features: Array) -> Any:
+    return estimator.predict(features)
+
+
+def _stack(scores: tuple[Array | None, ...]) -> Array | None:
+    return None if any(s is None for s in scores) else np.concatenate(scores)  # type: ignore[arg-type]
+
+
+def _split(rows: int, moments: Array | None, share: float) -> int:
+    """How many rows to train on; rows of one moment are never on both sides."""
+    cut = rows - int(np.ceil(rows * share))
+    if moments is None or cut in (0, rows):
+        return cut
+    return int(np.searchsorted(moments, moments[cut], side="left"))
+
+
+def _finite(predictions: Any) -> None:
+    found = np.asarray(predictions)
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise ValueError("the fitted model predicts values that are not finite")

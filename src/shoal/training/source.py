@@ -1,0 +1,319 @@
+"""The training table at one version: checked, then as sorted rows in one memory-mapped file."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from shoal.errors import TrainingError, nearest
+from shoal.lake import Lake, Table
+from shoal.models import FeatureField, ModelDeclaration
+from shoal.models.columns import is_feature_type
+from shoal.models.segments import key_texts
+from shoal.training.kernel import TARGET, TIME
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["Segments", "Source", "Target", "find_segments", "open_source", "sort_rows"]
+
+# More classes than this is a number that was given to a classifier.
+_MOST_CLASSES = 1000
+
+# What a missing moment is stored as: it sorts first.
+_NO_TIME = -(2**63)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The table a model learns from, pinned to a version.
+
+    Attributes:
+        table: The table.
+        version: Its version.
+        schema: Its columns at that version.
+        features: The model's feature columns.
+    """
+
+    table: Table
+    version: int
+    schema: pa.Schema
+    features: tuple[FeatureField, ...]
+
+    def scan(self) -> pl.LazyFrame:
+        """The rows of that version."""
+        return self.table.scan(self.version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is known of the target column.
+
+    Attributes:
+        classes: Its values by class code; None for regression.
+        mean: The mean of its finite values; 0 for classification.
+    """
+
+    classes: tuple[str | int | bool, ...] | None
+    mean: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segments:
+    """The segments in the order of the sorted rows.
+
+    Attributes:
+        values: The ``by`` columns, one row per segment.
+        texts: Their key texts, one tuple per segment.
+        offsets: Row offsets, int64, shape (segments + 1,).
+    """
+
+    values: pa.Table
+    texts: list[tuple[str | None, ...]]
+    offsets: np.ndarray[Any, Any]
+
+
+def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) -> Source:
+    """Find the table and check all columns that the declaration names.
+
+    Raises:
+        TableNotFound: There is no such table; names the nearest.
+        TrainingError: A column is missing or has a type that cannot play its role.
+    """
+    table = lake.existing(declaration.table)
+    version = table.version() if version is None else version
+    schema = table.schema(version)
+    named = {
+        "target": (declaration.target,),
+        "by": declaration.by,
+        "time": (declaration.time,) if declaration.time else (),
+        "key": declaration.key,
+        "features": declaration.features or (),
+    }
+    for role, columns in named.items():
+        for column in columns:
+            if column not in schema.names:
+                near = nearest(column, schema.names)
+                raise TrainingError(
+                    f"{_where(declaration)}: {role} column {column!r} is not in {table.name}; "
+                    f"it has {', '.join(schema.names)}.",
+                    hint=f"did you mean {near!r}?" if near else None,
+                )
+    for column in declaration.by:
+        kind = schema.field(column).type
+        if pa.types.is_floating(kind) or pa.types.is_nested(kind) or pa.types.is_binary(kind):
+            raise TrainingError(
+                f"{_where(declaration)}: by column {column!r} is {kind}; expected text, whole "
+                "numbers, booleans or dates.",
+                hint=f"cast it in the pipeline: col({column!r}).cast('string')",
+            )
+    return Source(
+        table=table, version=version, schema=schema, features=_features(declaration, schema)
+    )
+
+
+def _features(declaration: ModelDeclaration, schema: pa.Schema) -> tuple[FeatureField, ...]:
+    others = {declaration.target, declaration.time, *declaration.by, *declaration.key}
+    if declaration.features is None:
+        fields = [f for f in schema if f.name not in others and is_feature_type(f.type)]
+        if not fields:
+            kinds = ", ".join(f"{f.name} ({f.type})" for f in schema)
+            raise TrainingError(
+                f"{_where(declaration)}: {declaration.table} has no numeric or boolean column "
+                f"to predict from; it has {kinds}."
+            )
+    else:
+        fields = [schema.field(name) for name in declaration.features]
+        for found in fields:
+            if not is_feature_type(found.type):
+                raise TrainingError(
+                    f"{_where(declaration)}: feature {found.name!r} is {found.type}; expected a "
+                    "numeric or boolean column.",
+                    hint="encode it in the pipeline, for example as one column per category",
+                )
+    kind, _, column = declaration.baseline.partition(":")
+    names = [f.name for f in fields]
+    if kind == "seasonal_naive" and column not in names:
+        raise TrainingError(
+            f"{_where(declaration)}: the baseline's column {column!r} is not a feature; "
+            f"features are {', '.join(names)}."
+        )
+    return tuple(FeatureField(name=f.name, dtype=str(f.type)) for f in fields)
+
+
+def check_target(declaration: ModelDeclaration, source: Source, *, classifier: bool) -> Target:
+    """Read what must be known of the target before any fit.
+
+    Raises:
+        TrainingError: It is all null, constant, or of a type that the estimator cannot learn.
+    """
+    import polars as pl
+
+    name, where = declaration.target, _where(declaration)
+    kind = source.schema.field(name).type
+    if not classifier and not is_feature_type(kind):
+        raise TrainingError(
+            f"{where}: target {name!r} is {kind}, but the estimator is a regressor.",
+            hint="return a classifier, or choose a numeric target",
+        )
+    column = pl.col(name)
+    if pa.types.is_floating(kind):
+        column = column.filter(pl.col(name).is_finite())
+    else:
+        column = column.drop_nulls()
+    scan = source.scan()
+    if classifier:
+        found = scan.select(column.unique().sort()).head(_MOST_CLASSES + 1).collect()[name]
+        values = found.to_list()
+        if len(values) > _MOST_CLASSES:
+            raise TrainingError(
+                f"{where}: target {name!r} has more than {_MOST_CLASSES} classes.",
+                hint="return a regressor, or choose another target",
+            )
+        least, most, mean = (values[0], values[-1], 0.0) if values else (None, None, 0.0)
+    else:
+        number = column.cast(pl.Float64)
+        stats = scan.select(least=number.min(), most=number.max(), mean=number.mean()).collect()
+        least, most, mean = stats.row(0)
+        values = []
+    if least is None:
+        raise TrainingError(
+            f"{where}: target {name!r} has no value in any row of {source.table.name} version "
+            f"{source.version}."
+        )
+    if least == most:
+        raise TrainingError(
+            f"{where}: target {name!r} is {least!r} in every row of {source.table.name} version "
+            f"{source.version}; there is nothing to learn."
+        )
+    if not classifier:
+        return Target(classes=None, mean=float(mean))
+    classes = tuple(v if isinstance(v, str | bool | int) else _label(v) for v in values)
+    return Target(classes=classes, mean=0.0)
+
+
+def _label(value: Any) -> str | int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return str(value)
+
+
+def find_segments(declaration: ModelDeclaration, source: Source) -> Segments:
+    """The distinct segments with their numbers of rows.
+
+    Raises:
+        TrainingError: The table has no rows.
+    """
+    import polars as pl
+
+    by = list(declaration.by)
+    if by:
+        counts = source.scan().group_by(by).agg(rows=pl.len()).sort(by).collect()
+    else:
+        counts = source.scan().select(rows=pl.len()).collect()
+    offsets = np.concatenate([[0], np.cumsum(counts["rows"].to_numpy().astype(np.int64))])
+    if not offsets[-1]:
+        raise TrainingError(
+            f"{_where(declaration)}: {source.table.name} has no rows at version {source.version}."
+        )
+    if len(counts) > 10_000 and len(counts) > offsets[-1] / 2:
+        warnings.warn(
+            f"{_where(declaration)}: by={by} makes {len(counts):,} segments of {offsets[-1]:,} "
+            "rows: nearly every row is its own segment; is that an identifier column?",
+            stacklevel=3,
+        )
+    fields = [pa.field(name, _plain(source.schema.field(name).type)) for name in by]
+    values = pa.table(
+        {f.name: counts[f.name].to_arrow().cast(f.type) for f in fields}, pa.schema(fields)
+    )
+    texts = zip(*(key_texts(values.column(name)).to_pylist() for name in by), strict=True)
+    return Segments(values=values, texts=list(texts) if by else [()], offsets=offsets)
+
+
+def sort_rows(declaration: ModelDeclaration, source: Source, target: Target, file: Path) -> None:
+    """Write features, target and time, sorted by segment and time, as one Arrow file.
+
+    Rows of one moment keep the table's order. Without a time column the order inside a segment
+    is that of a seeded hash of the row, so that its last share is a random one.
+    """
+    import polars as pl
+
+    by, scan = list(declaration.by), source.scan()
+    nan = float("nan")
+    features = [
+        pl.col(f.name).cast(pl.Float64).fill_null(nan).alias(str(i))
+        for i, f in enumerate(source.features)
+    ]
+    goal = pl.col(declaration.target)
+    if target.classes is not None:
+        codes = {_original(v, source, declaration): float(i) for i, v in enumerate(target.classes)}
+        kind = scan.collect_schema()[declaration.target]
+        goal = goal.replace_strict(
+            pl.Series(list(codes), dtype=kind), pl.Series(list(codes.values())), default=nan
+        )
+    columns = [*features, goal.cast(pl.Float64).fill_null(nan).alias(TARGET)]
+    if declaration.time:
+        moment = pl.col(declaration.time)
+        kind = scan.collect_schema()[declaration.time]
+        if kind.is_temporal():
+            moment = moment.to_physical()
+        elif not kind.is_integer():
+            moment = moment.rank("dense")
+        columns.append(moment.cast(pl.Int64).fill_null(_NO_TIME).alias(TIME))
+        order = TIME
+    else:
+        used = [f.name for f in source.features] + [declaration.target]
+        columns.append(pl.struct(used).hash(declaration.seed).alias("order"))
+        order = "order"
+    if by:
+        # Segments by number: sorting long rows by text keys would take twice as long.
+        keys = [pl.col(name).alias(f"by{i}") for i, name in enumerate(by)]
+        names = [f"by{i}" for i in range(len(by))]
+        numbers = scan.select(keys).unique().sort(names).with_row_index("segment").collect()
+        rows = scan.select(*keys, *columns)
+        rows = rows.join(numbers.lazy(), on=names, how="left", nulls_equal=True).drop(names)
+        sorting = _one_key(scan.select(columns), order, len(numbers))
+        rows = rows.sort(sorting, maintain_order=True).drop("segment")
+    else:
+        rows = scan.select(columns).sort(order, maintain_order=True)
+    if not declaration.time:
+        rows = rows.drop("order")
+    rows.sink_ipc(file, compression="uncompressed")
+
+
+def _one_key(columns: pl.LazyFrame, order: str, segments: int) -> list[pl.Expr]:
+    """What to sort by: one number for segment and moment when it fits, which is twice as fast."""
+    import polars as pl
+
+    both = [pl.col("segment"), pl.col(order)]
+    if order != TIME:
+        return both
+    known = pl.col(TIME).filter(pl.col(TIME) != _NO_TIME)
+    least, most = columns.select(least=known.min(), most=known.max()).collect().row(0)
+    if least is None or (most - least + 2) * segments >= 2**62:
+        return both
+    # A missing moment is before all others.
+    moment = pl.max_horizontal(pl.col(TIME), pl.lit(least - 1)) - (least - 1)
+    return [pl.col("segment").cast(pl.Int64) * (most - least + 2) + moment]
+
+
+def _original(label: Any, source: Source, declaration: ModelDeclaration) -> Any:
+    # A whole float's label is an integer; the column holds the float.
+    kind = source.schema.field(declaration.target).type
+    return float(label) if pa.types.is_floating(kind) else label
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    return pa.string() if types.is_large_string(kind) or types.is_string_view(kind) else kind
+
+
+def _where(declaration: ModelDeclaration) -> str:
+    return f"Model {declaration.name!r} ({declaration.location})"

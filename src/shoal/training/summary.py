@@ -1,0 +1,73 @@
+"""A training in numbers and texts, for the tracked run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from shoal.models import ModelDeclaration
+from shoal.models.metrics import metric_error, metric_values
+from shoal.training.kernel import FitJob
+from shoal.training.members import Members
+
+__all__ = ["declared_params", "summarise"]
+
+
+def summarise(members: Members, job: FitJob, *, rows: int, fit_seconds: float) -> dict[str, float]:
+    """The fleet's metrics: pooled over all held-out rows, spread over segments, counts and times.
+
+    Args:
+        members: The fleet's members.
+        job: What was fitted.
+        rows: Rows in the training table.
+        fit_seconds: Wall-clock time of fitting.
+    """
+    table = members.table.filter(np.asarray(members.table.column("level")) == 0)
+    status = table.column("status").to_pylist()
+    found: dict[str, float] = {
+        "segments": len(status),
+        "segments_ok": status.count("ok"),
+        "segments_fallback": status.count("fallback"),
+        "segments_failed": status.count("failed"),
+        "rows": rows,
+        "rows_train": _total(table, "rows_train"),
+        "rows_holdout": _total(table, "rows_holdout"),
+        "rows_dropped": _total(table, "rows_dropped"),
+        "models_per_second": status.count("ok") / max(fit_seconds, 1e-9),
+        "fit_seconds": fit_seconds,
+    }
+    for column, sums in members.pooled.items():
+        metric = column if column in job.metrics else job.metric
+        found[column] = float(metric_values(metric, sums)[0])
+    each = table.column(job.metric).drop_null().to_numpy()
+    if len(each):
+        found[f"{job.metric}_mean"] = float(each.mean())
+        for percent in (50, 90, 99):
+            found[f"{job.metric}_p{percent}"] = float(np.percentile(each, percent))
+    if f"baseline_{job.metric}" in found:
+        base = metric_error(job.metric, found[f"baseline_{job.metric}"])
+        if base:
+            found["skill"] = 1.0 - metric_error(job.metric, found[job.metric]) / base
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+
+
+def declared_params(declaration: ModelDeclaration) -> dict[str, str]:
+    """The declared settings and the function's arguments, as text."""
+    declared = {
+        "table": declaration.table,
+        "target": declaration.target,
+        "by": ", ".join(declaration.by),
+        "time": declaration.time or "",
+        "metric": declaration.metric,
+        "baseline": declaration.baseline,
+        "holdout": str(declaration.holdout),
+        "min_rows": str(declaration.min_rows),
+        "seed": str(declaration.seed),
+    }
+    return declared | {f"params.{k}": str(v) for k, v in declaration.params.items()}
+
+
+def _total(table: Any, column: str) -> float:
+    return float(np.nansum(table.column(column).to_numpy(zero_copy_only=False)))

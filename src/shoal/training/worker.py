@@ -1,0 +1,127 @@
+"""The process that fits: ``python -m shoal.training.worker FD MODULE...``, started by the pool.
+
+It imports what fitting needs once, then forks one child for each worker the pool asks for. It is
+a fresh interpreter of its own, so the program that trains may be a script without a main guard, a
+console command or a test; and it has one thread, so its forks are sound. Nothing that a worker
+sends or gets but the model's own function is code: results are Arrow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from shoal.training.lean import quick_array_checks
+
+
+def main() -> None:
+    """Serve fork requests on the inherited socket until the pool closes it."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for module in ("shoal.training.kernel", "cloudpickle", *sys.argv[2:]):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            continue  # a worker that needs it will say so
+    quick_array_checks()
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        ready, _, _ = select.select([control, woken], [], [])
+        if woken in ready:
+            woken.recv(4096)
+            _report_exits(control)
+        if control in ready:
+            message, fds, _, _ = socket.recv_fds(control, 4096, 1)
+            if not message:
+                return  # the pool is gone; its workers see their own pipes close
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for each in (control, woken, wake):
+                    each.close()
+                _work(Connection(fds[0]))
+                os._exit(0)
+            os.close(fds[0])
+            _send(control, {"pid": pid})
+
+
+def _report_exits(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        _send(control, {"pid": pid, "exit": os.waitstatus_to_exitcode(status)})
+
+
+def _send(control: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        control.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:
+        os._exit(0)
+
+
+def _work(pipe: Connection) -> None:
+    from dataclasses import replace
+
+    import numpy as np
+    import pyarrow as pa
+
+    from shoal.training.kernel import fit_group, fit_segments
+
+    try:
+        job, rows = _open(json.loads(pipe.recv_bytes()))
+    except EOFError:
+        return
+    except BaseException as error:  # noqa: BLE001 (the pool tells the person, whatever it was)
+        pipe.send_bytes(f"error {type(error).__name__}: {error}".encode())
+        return
+    pipe.send_bytes(b"ready")
+    # The first task keeps scikit-learn's own checks, so that a wrong parameter is found.
+    current = replace(job, fast=False)
+    while True:
+        try:
+            request = np.frombuffer(pipe.recv_bytes(), dtype=np.int64)
+        except (EOFError, OSError):
+            return
+        group, offsets = request[0], request[1:]
+        start, end = int(offsets[0]), int(offsets[-1])
+        if group:
+            batch = fit_group(rows, start, end, current)
+        else:
+            batch = fit_segments(rows.slice(start, end - start), offsets - start, current)
+        current = job
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        try:
+            pipe.send_bytes(memoryview(sink.getvalue()))
+        except OSError:
+            return
+
+
+def _open(message: dict[str, str]) -> tuple[Any, Any]:
+    import cloudpickle
+    import pyarrow as pa
+
+    sys.path[:] = json.loads(message["path"])
+    # Our own parent wrote this file a moment ago, into a folder that only this user can read.
+    job = cloudpickle.loads(Path(message["job"]).read_bytes())
+    return job, pa.ipc.open_file(pa.memory_map(message["rows"])).read_all()
+
+
+if __name__ == "__main__":
+    main()

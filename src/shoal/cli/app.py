@@ -30,7 +30,7 @@ class _Ordered(click.Group):
 
 @click.group(cls=_Ordered, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Shoal: an open lakehouse for machine learning.
+    r"""Shoal: an open lakehouse for machine learning.
 
     Raw files become Delta tables, tables become thousands of models, models answer over REST.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 import runpy
-import threading
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def run_demo(folder: Path, *, as_json: bool) -> None:
         asked = None
         if not failed:
             steps.say("shoal serve: the same prediction over REST as in the table")
-            took, asked = _timed(lambda: _ask(space))
+            took, asked = _timed(lambda: _ask(space, folder))
             steps.add(
                 "serve and ask", "REST and table agree" if asked["agree"] else "differ!", took
             )
@@ -135,35 +136,25 @@ def _report(report: RunReport, steps: _Steps, title: str, took: float, *, as_jso
 
 
 @contextlib.contextmanager
-def _served(space: Workspace) -> Iterator[str]:
-    """A REST server for the champions on a free port, as ``shoal serve`` starts it."""
-    import uvicorn
-
-    from shoal.serving import create_app
-
-    app = create_app(space.served(["delay"]), default="delay")
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    started = threading.Event()
-    bind = server.startup
-
-    async def startup(sockets: Any = None) -> None:
-        await bind(sockets)
-        started.set()
-
-    server.startup = startup  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run, name="shoal-serve", daemon=True)
-    thread.start()
+def _served(folder: Path) -> Iterator[str]:
+    """``shoal serve delay`` in a process of its own, on a free port; gives its URL."""
+    command = [sys.executable, "-m", "shoal.cli", "serve", "delay"]
+    process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
+        [*command, "--project", str(folder), "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
     try:
-        started.wait(30)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        for line in process.stdout:
+            if found := re.search(r"Serving at (\S+)", line):
+                yield found[1]
+                return
+        raise ShoalError("The server ended before it was ready.", hint=" ".join(command))
     finally:
-        server.should_exit = True
-        thread.join(30)
+        process.terminate()
+        process.wait(30)
 
 
-def _ask(space: Workspace) -> dict[str, Any]:
+def _ask(space: Workspace, folder: Path) -> dict[str, Any]:
     """One flight of December: what REST answers, and what the predictions table says."""
     predictions = space.sql(
         "SELECT f.*, p.prediction, p.model_version FROM gold.delay_predictions AS p "
@@ -174,7 +165,7 @@ def _ask(space: Workspace) -> dict[str, Any]:
     stored, version = predictions.pop("prediction"), predictions.pop("model_version")
     flight = {name: _plain(value) for name, value in predictions.items() if name != "arr_delay"}
     body = json.dumps({"dataframe_records": [flight]}).encode()
-    with _served(space) as url:
+    with _served(folder) as url:
         request = urllib.request.Request(  # noqa: S310  (our own server, just started)
             f"{url}/invocations", data=body, headers={"Content-Type": "application/json"}
         )
@@ -220,15 +211,16 @@ def _summary(
 
     if asked is not None:
         flight = asked["flight"]
-        out.print(f"POST {asked['url']}")
+        out.print(f"\n[bold]Ask over REST[/]   POST {asked['url']}")
         out.print(
             f"  flight {flight['flight_id']} {flight['origin']} → {flight['dest']} on "
             f"{flight['date']}",
             highlight=False,
         )
-        out.print(f"  {json.dumps(asked['answer'])}   [dim](model {asked['model']})[/]")
+        answer = json.dumps(asked["answer"])
+        out.print(f"  answer             {answer}   [dim](model {asked['model']})[/]")
         out.print(
-            f"  predictions table: {asked['table']}   [dim](it really came "
+            f"  predictions table  {asked['table']!r}   [dim](it really came "
             f"{asked['actual']:+.0f} min)[/]\n"
         )
     out.print("[bold]Next[/]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +22,7 @@ __all__ = ["history", "sql", "tables"]
 def tables(folder: Path | None, profile: str | None, as_json: bool) -> None:
     """List the lake's Delta tables."""
     with opened(folder, profile) as space:
-        found = []
+        found: list[dict[str, Any]] = []
         for table in space.lake.tables():
             rows, files, size = table.size()
             found.append(

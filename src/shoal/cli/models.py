@@ -101,7 +101,7 @@ def serve(
 
     def ready(url: str) -> None:
         for model in served:
-            click.echo(f"{model.name} version {model.version}: {len(model.fleet.segments)} members")
+            click.echo(f"{model.name} version {model.version}: {model.fleet.segments:,} members")
         click.echo(f"Serving at {url}  (POST {url}/invocations; Ctrl-C stops)")
 
     run_server(app, host=host, port=port, ready=ready)

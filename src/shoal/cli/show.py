@@ -59,6 +59,8 @@ def grid(title: str | None, *columns: str, right: Sequence[str] = ()) -> Table:
             overflow="fold",
             no_wrap=column in right,
         )
+    if title:
+        table.min_width = len(title) + 2
     return table
 
 
@@ -181,7 +183,7 @@ def models(reports: Sequence[ModelReport], out: Console) -> None:
     out.print(table)
     for report in reports:
         for cause, count in report.failures.items():
-            out.print(f"[dim]fallback[/]  {report.model}: {count:,} × {cause}")
+            out.print(f"[dim]fallback[/]  {report.model}: {count:,} segments: {cause}")
 
 
 def scores(reports: Sequence[ScoreReport], out: Console) -> None:

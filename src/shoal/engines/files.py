@@ -3,7 +3,7 @@
 Apache Spark does all of this itself. The embedded engine has no ``_metadata`` column and stops at
 the first malformed line, so for JSON lines, CSV and text the plan is made here from what it has: an
 Arrow function reads the listed files line by line, and each value is parsed and cast on its own.
-(Its ``binaryFile`` source is no help: 0.7.2 reads a file twice when it splits the list in its middle.)
+(Its ``binaryFile`` source is no help: 0.7.2 reads a file twice where it splits the list.)
 A line that does not parse, or a value of another type than declared, follows Spark's ``mode``:
 PERMISSIVE (nulls, and the line in ``columnNameOfCorruptRecord`` where the schema has that column),
 DROPMALFORMED or FAILFAST.
@@ -332,10 +332,10 @@ def csv_reader(width: int, *, header: bool, delimiter: str, quote: str, null: st
         import pyarrow as pa
 
         for file in _listed(batches):
-            first = header
-            for lines in _blocks(file[0]):
-                if first and lines:
-                    lines, first = lines[1:], False
+            header_left = header
+            for block in _blocks(file[0]):
+                lines = block[1:] if header_left else block
+                header_left = header_left and not block
                 rows = [fields(line) for line in lines]
                 bad = [len(row) != width for row in rows]
                 nothing = [None] * width

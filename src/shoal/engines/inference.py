@@ -56,24 +56,16 @@ def _json(paths: Sequence[str], *, typed: bool) -> str:
 
 
 def _kind(value: object) -> str | None:
-    match value:
-        case None:
-            return None
-        case bool():
-            return "boolean"
-        case int():
-            return "bigint"
-        case float():
-            return "double"
-        case dict():
-            inner = ", ".join(f"`{k}`: {_kind(v) or 'string'}" for k, v in sorted(value.items()))
-            return f"struct<{inner}>" if inner else "string"
-        case list():
-            element: str | None = None
-            for item in value:
-                element = _wider(element, _kind(item))
-            return f"array<{element or 'string'}>"
-    return "string"
+    if isinstance(value, dict) and value:
+        inner = ", ".join(f"`{k}`: {_kind(v) or 'string'}" for k, v in sorted(value.items()))
+        return f"struct<{inner}>"
+    if isinstance(value, list):
+        element: str | None = None
+        for item in value:
+            element = _wider(element, _kind(item))
+        return f"array<{element or 'string'}>"
+    atoms = {bool: "boolean", int: "bigint", float: "double", type(None): None}
+    return atoms.get(type(value), "string")
 
 
 def _wider(one: str | None, other: str | None) -> str | None:

@@ -97,6 +97,7 @@ def dataframe(plan: Plan, spark: SparkSession) -> DataFrame:
 
     class Given(LogicalPlan):
         def plan(self, session: Any) -> Relation:
+            del session
             return root
 
     return DataFrame(Given(None), spark)
@@ -162,13 +163,16 @@ def _messages(message: Message) -> Iterator[Message]:
     for descriptor, value in message.ListFields():
         if descriptor.type != descriptor.TYPE_MESSAGE:
             continue
-        if isinstance(value, Mapping) or hasattr(value, "items"):
-            items = value.values()
-            yield from (m for item in items if hasattr(item, "ListFields") for m in _messages(item))
-        elif hasattr(value, "ListFields"):
-            yield from _messages(value)
-        else:
-            yield from (m for item in value for m in _messages(item))
+        for part in _parts(value):
+            yield from _messages(part)
+
+
+def _parts(value: Any) -> list[Message]:
+    """The messages in a message-typed field: one, a list, or a map's values."""
+    if hasattr(value, "ListFields"):
+        return [value]
+    items = value.values() if hasattr(value, "items") else value
+    return [item for item in items if hasattr(item, "ListFields")]
 
 
 def _rewrite(message: Message, replace: Replace, metadata: bool, bound: set[str]) -> None:
@@ -186,15 +190,8 @@ def _rewrite(message: Message, replace: Replace, metadata: bool, bound: set[str]
     for descriptor, value in message.ListFields():
         if descriptor.type != descriptor.TYPE_MESSAGE:
             continue
-        if hasattr(value, "items"):
-            for item in value.values():
-                if hasattr(item, "ListFields"):
-                    _rewrite(item, replace, metadata, bound)
-        elif hasattr(value, "ListFields"):
-            _rewrite(value, replace, metadata, bound)
-        else:
-            for item in value:
-                _rewrite(item, replace, metadata, bound)
+        for part in _parts(value):
+            _rewrite(part, replace, metadata, bound)
 
 
 def _put(relation: Any, new: Relation) -> None:

@@ -134,25 +134,26 @@ def delta_schema(schema: pa.Schema) -> pa.Schema:
 def _delta_type(kind: pa.DataType) -> pa.DataType:
     import pyarrow as pa
 
-    if pa.types.is_timestamp(kind):
+    is_ = pa.types
+    if is_.is_timestamp(kind):
         return pa.timestamp("us", tz="UTC" if kind.tz else None)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_dictionary(kind):
+    if is_.is_dictionary(kind):
         return _delta_type(kind.value_type)
-    if pa.types.is_null(kind):
-        return pa.string()
-    unsigned = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
-    if kind in unsigned:
-        return unsigned[kind]
-    if kind == pa.uint64():
-        return pa.int64()
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if is_.is_list(kind) or is_.is_large_list(kind):
         return pa.list_(pa.field("element", _delta_type(kind.value_type)))
-    if pa.types.is_struct(kind):
+    if is_.is_struct(kind):
         return pa.struct([pa.field(f.name, _delta_type(f.type)) for f in kind])
-    if pa.types.is_map(kind):
+    if is_.is_map(kind):
         return pa.map_(_delta_type(kind.key_type), _delta_type(kind.item_type))
-    return kind
+    narrow = {
+        pa.large_string(): pa.string(),
+        pa.string_view(): pa.string(),
+        pa.null(): pa.string(),
+        pa.large_binary(): pa.binary(),
+        pa.binary_view(): pa.binary(),
+        pa.uint8(): pa.int16(),
+        pa.uint16(): pa.int32(),
+        pa.uint32(): pa.int64(),
+        pa.uint64(): pa.int64(),
+    }
+    return narrow.get(kind, kind)

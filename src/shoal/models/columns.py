@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shoal.errors import RequestError
+from shoal.errors import ModelError, RequestError, nearest
 
-__all__ = ["accepts_nan", "feature_matrix", "is_feature_type"]
+__all__ = ["accepts_nan", "by_position", "feature_matrix", "is_feature_type"]
 
 
 def is_feature_type(kind: pa.DataType) -> bool:
@@ -87,6 +87,57 @@ def accepts_nan(estimator: Any) -> bool:
     if not hasattr(estimator, "__sklearn_tags__"):
         return False
     return bool(get_tags(estimator).input_tags.allow_nan)
+
+
+def by_position(estimator: Any, features: Sequence[str]) -> bool:
+    """Turn the column names inside an unfitted estimator's column transformers into positions.
+
+    Estimators of a fleet get arrays, whose columns have positions only.
+
+    Args:
+        estimator: The estimator; changed in place.
+        features: The names of the array's columns.
+
+    Returns:
+        Whether there was any name.
+
+    Raises:
+        ModelError: A name is no feature, or columns are chosen by a function.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import FeatureUnion, Pipeline
+
+    if isinstance(estimator, Pipeline):
+        # A sum, because every part must be visited.
+        return sum(by_position(step, features) for _, step in estimator.steps) > 0
+    if isinstance(estimator, FeatureUnion):
+        return sum(by_position(part, features) for _, part in estimator.transformer_list) > 0
+    if not isinstance(estimator, ColumnTransformer):
+        return False
+    placed = [(name, part, _places(on, features)) for name, part, on in estimator.transformers]
+    changed = placed != estimator.transformers
+    estimator.transformers = placed
+    return sum(by_position(part, features) for _, part, _ in placed) > 0 or changed
+
+
+def _places(columns: Any, features: Sequence[str]) -> Any:
+    if callable(columns):
+        raise ModelError(
+            "A ColumnTransformer chooses its columns by a function, which needs a data frame.",
+            hint=f"name them: any of {', '.join(features)}",
+        )
+    if isinstance(columns, str):
+        if columns not in features:
+            near = nearest(columns, features)
+            raise ModelError(
+                f"A ColumnTransformer names column {columns!r}, which is no feature; features "
+                f"are {', '.join(features)}.",
+                hint=f"did you mean {near!r}?" if near else None,
+            )
+        return list(features).index(columns)
+    if isinstance(columns, list | tuple):
+        return [_places(column, features) for column in columns]
+    return columns
 
 
 def _imputes(step: Any) -> bool:

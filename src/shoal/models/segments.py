@@ -55,7 +55,11 @@ def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
             )
         return array.cast(pa.int64()).cast(pa.string())
     if pa.types.is_timestamp(kind):
-        return pc.strftime(array.cast(pa.timestamp("us")), format="%Y-%m-%d %H:%M:%S")
+        if kind.tz is not None:
+            array = array.cast(pa.timestamp("us", "UTC"))
+        text = array.cast(pa.timestamp("us")).cast(pa.string())
+        # Midnight is a date: pandas makes timestamps of dates.
+        return pc.replace_substring_regex(text, r"( 00:00:00)?(\.0*)?$", "")
     if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise RequestError(f"a column of type {kind} cannot be a segment key.")
     return array.cast(pa.string())

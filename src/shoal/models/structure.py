@@ -92,8 +92,9 @@ def _describe_container(value: Any, parts: list[bytes], where: str, fitted: bool
 def _describe_constant(value: Any) -> Node | None:
     if type(value) is slice:
         return ["slice", [value.start, value.stop, value.step]]
-    if type(value) is np.ufunc and getattr(np, str(value.__name__), None) is value:
-        return ["ufunc", value.__name__]
+    if type(value) is np.ufunc:
+        name = str(getattr(value, "__name__", ""))
+        return ["ufunc", name] if getattr(np, name, None) is value else None
     if isinstance(value, type) and issubclass(value, np.generic):
         return ["type", value.__name__]
     if isinstance(value, np.dtype) and not value.hasobject and value.names is None:
@@ -207,7 +208,7 @@ def fill(node: Node, value: Any, parts: list[bytes]) -> None:
     _FILLS.get(node[0], _fill_other)(node, value, parts)
 
 
-def _fill_const(node: Node, value: Any, parts: list[bytes]) -> None:
+def _fill_const(node: Node, value: Any, _: list[bytes]) -> None:
     if type(value) is not type(node[1]) or value != node[1]:
         raise Different
 

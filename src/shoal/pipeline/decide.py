@@ -230,72 +230,82 @@ def _decide_view(
 def _decide_stream(
     node: Node, graph: Graph, pins: Pins, root: Path, *, full: bool, exists: bool
 ) -> Decision:
-    table = pins.lake.table(node.name)
-    works: list[FlowWork] = []
-    notes: list[str] = []
-    files = 0
-    rows: int | None = 0
-    for query in node.queries:
-        tables, reads, prints = _expand(query, graph)
-        known = table.progress(query.flow.name)
-        start = Progress(flow=known.flow, number=known.number) if full else known
-        definition = _definition(node, query, prints)
-        if start.definition not in (None, definition):
-            notes.append(f"{query.flow.location} changed: only new rows follow the new definition")
-        inputs: dict[TableName, Input] = {}
-        new = False
-        for name, streaming in tables.items():
-            inputs[name] = given = _table_input(node, query, name, streaming, start, pins)
-            if not streaming:
-                continue
-            if given.changes is not None:
-                new = new or bool(given.changes.files)
-                files += len(given.changes.files)
-                rows = None if rows is None else rows + given.changes.rows
-            else:
-                count, number, _ = pins.lake.table(name).size(given.version)
-                new = new or count > 0
-                files += number
-                rows = None if rows is None else rows + count
-        listed: dict[FileRead, tuple[InputFile, ...]] = {}
-        for read in reads:
-            if not read.streaming:
-                listed[read] = tuple(list_files(read, root))
-                continue
-            found = new_files(read, root, start.files)
-            listed[read] = found.files
-            notes += found.notes
-            new = new or bool(found.files)
-            files += len(found.files)
-            rows = None if found.files else rows
-        works.append(
-            FlowWork(
-                query=query,
-                before=start,
-                definition=definition,
-                tables=inputs,
-                files=listed,
-                new=new,
-            )
-        )
-    some = any(work.new for work in works)
-    if full:
-        action, reason = "full", "full refresh asked for"
-    elif not exists:
-        action, reason = "full", "the table is new"
-    elif some:
+    news = [_flow_news(node, query, graph, pins, root, full=full) for query in node.queries]
+    files = sum(new.files for new in news)
+    action: Action
+    if full or not exists:
+        action, reason = "full", "full refresh asked for" if full and exists else "the table is new"
+    elif any(new.work.new for new in news):
         action, reason = "incremental", f"{files} new file{'' if files == 1 else 's'}"
     else:
         action, reason = "none", "nothing new"
+    rows = [new.rows for new in news if new.rows is not None]
     return Decision(
         name=node.name,
         kind=node.dataset.kind,
-        action=action,  # type: ignore[arg-type]
+        action=action,
         reason=reason,
         files=files,
-        rows=rows,
+        rows=sum(rows) if len(rows) == len(news) else None,
+        notes=tuple(note for new in news for note in new.notes),
+        work=tuple(new.work for new in news),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _News:
+    """What is new for one streaming flow; ``rows`` is None where only reading would tell."""
+
+    work: FlowWork
+    files: int
+    rows: int | None
+    notes: tuple[str, ...]
+
+
+def _flow_news(
+    node: Node, query: Query, graph: Graph, pins: Pins, root: Path, *, full: bool
+) -> _News:
+    tables, reads, prints = _expand(query, graph)
+    known = pins.lake.table(node.name).progress(query.flow.name)
+    start = Progress(flow=known.flow, number=known.number) if full else known
+    definition = _definition(node, query, prints)
+    notes: list[str] = []
+    if start.definition not in (None, definition):
+        notes.append(f"{query.flow.location} changed: only new rows follow the new definition")
+    count, rows = 0, 0
+    inputs: dict[TableName, Input] = {}
+    for name, streaming in tables.items():
+        inputs[name] = given = _table_input(node, query, name, streaming, start, pins)
+        if streaming and given.changes is not None:
+            count += len(given.changes.files)
+            rows += given.changes.rows
+        elif streaming:
+            more, number, _ = pins.lake.table(name).size(given.version)
+            count += number
+            rows += more
+    listed: dict[FileRead, tuple[InputFile, ...]] = {}
+    arrived = 0
+    for read in reads:
+        if not read.streaming:
+            listed[read] = tuple(list_files(read, root))
+            continue
+        found = new_files(read, root, start.files)
+        listed[read] = found.files
+        arrived += len(found.files)
+        notes += found.notes
+    work = FlowWork(
+        query=query,
+        before=start,
+        definition=definition,
+        tables=inputs,
+        files=listed,
+        new=bool(rows or arrived),
+    )
+    return _News(
+        work=work,
+        files=count + arrived,
+        rows=None if arrived else rows,
         notes=tuple(notes),
-        work=tuple(works),
     )
 
 

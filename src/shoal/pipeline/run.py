@@ -73,8 +73,8 @@ def run_graph(
     root: Path,
     options: RunOptions,
     *,
-    on_start: Callable[[TableName], None] = lambda name: None,
-    on_done: Callable[[Refresh], None] = lambda result: None,
+    on_start: Callable[[TableName], None] | None = None,
+    on_done: Callable[[Refresh], None] | None = None,
 ) -> list[Refresh]:
     """Refreshes the tables and gives one result each, in the order in which they ended.
 
@@ -94,50 +94,82 @@ def run_graph(
         Conflict: Another run is writing to this lake.
         KeyboardInterrupt: The run was stopped; each table is at a whole version.
     """
-    run_id = uuid.uuid4().hex
-    pins = Pins(lake)
-    results: dict[TableName, Refresh] = {}
-    sorter = graph.sorter(options.only)
-    stop = threading.Event()
-
-    def work(name: TableName) -> Refresh:
-        node = graph.nodes[name]
-        blocked = [up for up in graph.stored_inputs(node) if _failed(results.get(up))]
-        if blocked:
-            return _ended(graph, name, Status.SKIPPED, f"'{blocked[0]}' was not refreshed")
-        on_start(name)
-        try:
-            decision = decide(node, graph, pins, root, full=name in options.full)
-            done = refresh(node, decision, graph, engine, lake, run_id=run_id, stopped=stop.is_set)
-        except ExpectationFailed as error:
-            counts = cast("tuple[ExpectationCount, ...]", error.counts)
-            return replace(_ended(graph, name, Status.FAILED, str(error)), expectations=counts)
-        except ShoalError as error:
-            return _ended(graph, name, Status.FAILED, str(error))
-        pins.move(name)
-        return done
-
+    run = _Run(graph, engine, lake, root, options, on_start, on_done)
     with lake.writing():
+        run.go()
+    return list(run.results.values())
+
+
+class _Run:
+    """One run: the pinned versions, the results so far, and the word to stop."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        engine: Engine,
+        lake: Lake,
+        root: Path,
+        options: RunOptions,
+        on_start: Callable[[TableName], None] | None,
+        on_done: Callable[[Refresh], None] | None,
+    ) -> None:
+        self.graph, self.engine, self.lake, self.root = graph, engine, lake, root
+        self.options, self.on_start, self.on_done = options, on_start, on_done
+        self.id = uuid.uuid4().hex
+        self.pins = Pins(lake)
+        self.results: dict[TableName, Refresh] = {}
+        self.stop = threading.Event()
+
+    def go(self) -> None:
+        """Runs tables as they become ready, until all ended or an interrupt."""
+        sorter = self.graph.sorter(self.options.only)
         pool = ThreadPoolExecutor(max_workers=_SIDE_BY_SIDE, thread_name_prefix="shoal")
         running: dict[Future[Refresh], TableName] = {}
         try:
             while sorter.is_active():
                 for name in sorter.get_ready():
-                    running[pool.submit(work, name)] = name
+                    running[pool.submit(self.table, name)] = name
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     name = running.pop(future)
-                    results[name] = result = future.result()
+                    self.results[name] = future.result()
                     sorter.done(name)
-                    on_done(result)
+                    if self.on_done is not None:
+                        self.on_done(self.results[name])
         except BaseException:
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            self.stop.set()
             raise
         finally:
-            pool.shutdown(wait=True)
-            _record(lake, run_id, results)
-    return list(results.values())
+            pool.shutdown(wait=True, cancel_futures=True)
+            _record(self.lake, self.id, self.results)
+
+    def table(self, name: TableName) -> Refresh:
+        """Refreshes one table; errors that a user can mend become its result."""
+        graph, node = self.graph, self.graph.nodes[name]
+        blocked = [up for up in graph.stored_inputs(node) if _failed(self.results.get(up))]
+        if blocked:
+            return _ended(graph, name, Status.SKIPPED, f"'{blocked[0]}' was not refreshed")
+        if self.on_start is not None:
+            self.on_start(name)
+        full = name in self.options.full
+        try:
+            decision = decide(node, graph, self.pins, self.root, full=full)
+            done = refresh(
+                node,
+                decision,
+                graph,
+                self.engine,
+                self.lake,
+                run_id=self.id,
+                stopped=self.stop.is_set,
+            )
+        except ExpectationFailed as error:
+            counts = cast("tuple[ExpectationCount, ...]", error.counts)
+            return replace(_ended(graph, name, Status.FAILED, str(error)), expectations=counts)
+        except ShoalError as error:
+            return _ended(graph, name, Status.FAILED, str(error))
+        self.pins.move(name)
+        return done
 
 
 def _failed(result: Refresh | None) -> bool:

@@ -201,7 +201,7 @@ class _Statement:
                 continue
             if len(words) < 5 or words[2] != "EXPECT" or words[3] != "(":
                 raise PipelineError(
-                    f"{self.location}: expected CONSTRAINT name EXPECT (condition), found '{text}'.",
+                    f"{self.location}: expected CONSTRAINT name EXPECT (...), found '{text}'.",
                     hint="Write: CONSTRAINT positive EXPECT (amount > 0) ON VIOLATION DROP ROW",
                 )
             close = max(index for index, word in enumerate(words) if word == ")")

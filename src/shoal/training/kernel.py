@@ -16,7 +16,7 @@ from shoal.models.codecs import Encoder, prove_round_trip
 from shoal.models.metrics import Held, metric_sums
 from shoal.training.lean import lean_fit, lean_predict
 
-__all__ = ["SAMPLE", "TARGET", "TIME", "FitJob", "fit_group", "fit_segments"]
+__all__ = ["SAMPLE", "TARGET", "TIME", "FitJob", "fit_group", "fit_segments", "lost_segment"]
 
 Array = np.ndarray[Any, Any]
 
@@ -122,6 +122,23 @@ def fit_group(rows: pa.Table, start: int, end: int, job: FitJob) -> pa.RecordBat
     return batch.set_column(
         batch.schema.get_field_index("reason"), "reason", pa.array([reason], pa.string())
     )
+
+
+def lost_segment(reason: str) -> pa.RecordBatch:
+    """The row of a segment whose worker died."""
+    text, number = pa.string(), pa.int64()
+    columns = {
+        "status": pa.array(["failed"], text),
+        "reason": pa.array([reason], text),
+        "error": pa.array([reason], text),
+        "rows_train": pa.nulls(1, number),
+        "rows_holdout": pa.nulls(1, number),
+        "rows_dropped": pa.nulls(1, number),
+        "fit_seconds": pa.nulls(1, pa.float64()),
+        "template": pa.nulls(1, text).dictionary_encode(),
+        "state": pa.nulls(1, pa.large_binary()),
+    }
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _clean(rows: pa.Table, offsets: Array, job: FitJob) -> tuple[Array, Array, Array | None, Array]:

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from shoal.errors import TrainingError
+from shoal.training.kernel import lost_segment
 
 __all__ = ["Pool", "Task"]
 
@@ -91,7 +92,14 @@ class Pool:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._nursery = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-                [sys.executable, "-m", "shoal.training.worker", str(theirs.fileno()), *modules],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "shoal.training.worker",
+                    str(theirs.fileno()),
+                    *modules,
+                ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # a chatty estimator must not spoil --json
@@ -138,9 +146,8 @@ class Pool:
 
         Args:
             tasks: What to fit; the first ones start first.
-            done: Called with each task and its rows, in the order of completion. The rows of a
-                segment whose worker died have the columns ``status``, ``reason`` and ``error``
-                only.
+            done: Called with each task and its rows, in the order of completion; a segment
+                whose worker died has the row of `lost_segment`.
 
         Raises:
             TrainingError: The workers cannot load the model's function, or keep dying at once.
@@ -198,9 +205,7 @@ class Pool:
             # Tasks run in order and each is answered, so it was the first that killed it.
             running = worker.tasks.popleft()
             if len(running) == 1:
-                reason = f"worker {_cause(code)}"
-                columns = {"status": ["failed"], "reason": [reason], "error": [reason]}
-                done(running, pa.RecordBatch.from_pydict(columns))
+                done(running, lost_segment(f"worker {_cause(code)}"))
             else:
                 suspects.extend(running.apart())
             waiting.extendleft(reversed(worker.tasks))

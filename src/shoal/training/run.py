@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from shoal.errors import TrainingError, nearest
 from shoal.lake import Lake
 from shoal.models import FleetHeader, ModelDeclaration, TrainedFleet, write_fleet
 from shoal.models.codecs import template_modules
-from shoal.models.columns import accepts_nan
+from shoal.models.columns import accepts_nan, by_position
 from shoal.models.metrics import metric_names, metric_task
 from shoal.training.kernel import FitJob, fit_segments
 from shoal.training.members import Group, Members, assemble, groups_of
@@ -109,13 +110,14 @@ class _Plan:
         classes = len(self.target.classes or ())
         self._check_metric(classes)
         names = [f.name for f in source.features]
+        named = by_position(estimator, names)
         baseline: str | int = declaration.baseline
         if declaration.baseline.startswith("seasonal_naive:"):
             baseline = names.index(declaration.baseline.partition(":")[2])
         metrics = dict.fromkeys((declaration.metric, *_MEASURED[self.task]))
         self.segments: Segments = find_segments(declaration, source)
         self.job = FitJob(
-            build=declaration.build,
+            build=partial(_placed, declaration, names) if named else declaration.build,
             features=len(names),
             classes=classes,
             timed=declaration.time is not None,
@@ -145,6 +147,12 @@ class _Plan:
                 f"{classes}.",
                 hint='use metric="accuracy", "f1" or "log_loss"',
             )
+
+
+def _placed(declaration: ModelDeclaration, names: list[str]) -> Any:
+    estimator = declaration.build()
+    by_position(estimator, names)
+    return estimator
 
 
 def _fit_one(
@@ -215,7 +223,7 @@ def _keep(results: dict[int, pa.RecordBatch], task: Task, batch: pa.RecordBatch)
 
 
 def _has_state(row: pa.Table) -> bool:
-    return "state" in row.column_names and row.column("state")[0].is_valid
+    return bool(row.column("state")[0].is_valid)
 
 
 def _group_task(segments: Segments, group: Group, position: int) -> Task:

@@ -54,7 +54,7 @@ def score(
     lake: Lake,
     *,
     everything: bool = False,
-    progress: Callable[[int], None] = lambda rows: None,
+    progress: Callable[[int], None] | None = None,
 ) -> ScoreReport:
     """Scores the rows of a model's table that its predictions table does not have yet.
 
@@ -111,7 +111,8 @@ def score(
             _write(scored, Path(folder) / f"{number:05}.parquet")
             rows += scored.num_rows
             fallbacks += sum(1 for used in scored.column("fallback").to_pylist() if used)
-            progress(rows)
+            if progress is not None:
+                progress(rows)
         assert schema is not None
         after = Progress(
             flow=before.flow,
@@ -180,6 +181,13 @@ def _todo(
             return _Todo(
                 rows=new, overwrite=False, reason=f"new in versions {seen[1] + 1} to {pinned}"
             )
+    return _by_key(declaration, source, target, pinned)
+
+
+def _by_key(declaration: ModelDeclaration, source: Table, target: Table, pinned: int) -> _Todo:
+    """What to score of a table that was rewritten, so that its log does not tell new rows."""
+    import polars as pl
+
     if declaration.key:
         done = target.scan(columns=declaration.key)
         fresh = source.scan(pinned).join(

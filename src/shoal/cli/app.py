@@ -20,17 +20,21 @@ from shoal.errors import ShoalError
 __all__ = ["cli", "command", "main"]
 
 
+_ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "tables", "history", "sql"]
+_ORDER += ["version"]
+
+
 class _Ordered(click.Group):
     """Lists commands in the order in which a newcomer needs them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         _ = ctx
-        return list(self.commands)
+        return sorted(self.commands, key=_ORDER.index)
 
 
 @click.group(cls=_Ordered, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    r"""Shoal: an open lakehouse for machine learning.
+    """Shoal: an open lakehouse for machine learning.
 
     Raw files become Delta tables, tables become thousands of models, models answer over REST.
 

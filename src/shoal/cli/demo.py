@@ -123,7 +123,8 @@ def _report(report: RunReport, steps: _Steps, title: str, took: float, *, as_jso
     dropped = sum(table.dropped for table in report.tables)
     tables = sum(table.status == "refreshed" for table in report.tables)
     seconds = sum(model.seconds for model in report.models)
-    members = sum(int(model.metrics.get("segments", 0)) for model in report.models)
+    fitted = sum(int(model.metrics.get("segments_ok", 0)) for model in report.models)
+    others = sum(int(model.metrics.get("segments_fallback", 0)) for model in report.models)
     scored = sum(score.rows for score in report.scores)
     scoring = sum(score.seconds for score in report.scores)
     steps.add(
@@ -131,7 +132,8 @@ def _report(report: RunReport, steps: _Steps, title: str, took: float, *, as_jso
         f"{tables} refreshed from {read:,} new files; expectations dropped {dropped:,} rows",
         took - seconds - scoring,
     )
-    steps.add(f"{title}: train", f"{members:,} models trained, tracked and registered", seconds)
+    models = f"{fitted:,} models fitted, tracked and registered; {others:,} segments fall back"
+    steps.add(f"{title}: train", models, seconds)
     steps.add(f"{title}: score", f"{scored:,} predictions", scoring)
 
 
@@ -206,7 +208,7 @@ def _summary(
     for model in report.models:
         error, baseline = model.metrics["mae"], model.metrics["baseline_mae"]
         share = f"{1 - error / baseline:.0%}"
-        table.add_row(model.model, f"{error:.2f}", f"{baseline:.2f}", share)
+        table.add_row(model.model, show.figure(error), show.figure(baseline), share)
     out.print(table)
 
     if asked is not None:

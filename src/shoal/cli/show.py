@@ -80,6 +80,13 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if value else ""
 
 
+def figure(value: float | None) -> str:
+    """A measured value with enough digits to compare, or nothing."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
 def plan(decisions: Sequence[Decision], models: Sequence[ModelPlan]) -> None:
     """Shows what a run would do."""
     out = console()
@@ -176,8 +183,8 @@ def models(reports: Sequence[ModelReport], out: Console) -> None:
             number(found.get("segments")),
             number(found.get("segments_ok")),
             number(found.get("segments_fallback")),
-            f"{found[metric]:.2f}" if metric in found else "",
-            f"{found[f'baseline_{metric}']:.2f}" if f"baseline_{metric}" in found else "",
+            figure(found.get(metric)),
+            figure(found.get(f"baseline_{metric}")),
             seconds(report.seconds),
         )
     out.print(table)

@@ -312,7 +312,8 @@ def csv_reader(width: int, *, header: bool, delimiter: str, quote: str, null: st
     """A function for ``mapInArrow`` from listed CSV files to ``width`` text columns and the line.
 
     Each line stands alone, so a broken quote costs its own line only. A line with another number
-    of fields is marked in ``shoal_bad`` and its fields are null.
+    of fields is marked in ``shoal_bad``; fields that it lacks are null, and those too many are
+    left out.
 
     Args:
         width: Number of columns expected.
@@ -339,7 +340,8 @@ def csv_reader(width: int, *, header: bool, delimiter: str, quote: str, null: st
                 rows = [fields(line) for line in lines]
                 bad = [len(row) != width for row in rows]
                 nothing = [None] * width
-                kept = [nothing if wrong else row for row, wrong in zip(rows, bad, strict=True)]
+                # As in Spark: fields that are there are kept, and the line counts as malformed.
+                kept = [(row + nothing)[:width] for row in rows]
                 texts = zip(*kept, strict=True) if kept else ([] for _ in range(width))
                 columns = {
                     f"shoal_{index}": pa.array(

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shoal.engines.sql import sql_tables
+from shoal.engines.functions import describe
+from shoal.engines.sql import sql_qualifiers, sql_tables
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -229,9 +230,8 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
     from pyspark.sql.connect.proto import Relation, SubqueryAlias, WithRelations
 
     text = relation.sql.query
-    pieces: list[str] = []
+    edits: list[tuple[int, int, str]] = []
     references: list[Relation] = []
-    at = 0
     for mention in sql_tables(text):
         if mention.name.lower() in bound:
             continue
@@ -244,10 +244,15 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
         references.append(reference)
         # Columns may be qualified by the table's own last name: keep it as the alias.
         shown = alias if mention.aliased else f"{alias} AS `{mention.name.split('.')[-1]}`"
-        pieces += [text[at : mention.start], shown]
-        at = mention.end
+        edits.append((mention.start, mention.end, shown))
     if not references:
         return
+    edits += [(start, end, "") for start, end in sql_qualifiers(text)]
+    pieces: list[str] = []
+    at = 0
+    for start, end, new_text in sorted(edits):
+        pieces += [text[at:start], new_text]
+        at = end
     root = Relation()
     root.CopyFrom(relation)
     root.sql.query = "".join([*pieces, text[at:]])
@@ -287,21 +292,7 @@ def fingerprint(plan: Plan) -> str:
 
 def _function_text(command: bytes) -> str:
     """A Python function by its code, constants and names (the pickled bytes vary by process)."""
-    import types
-
     from pyspark import cloudpickle
-
-    def describe(value: object) -> str:
-        if isinstance(value, types.FunctionType):
-            cells = [cell.cell_contents for cell in value.__closure__ or ()]
-            return f"{describe(value.__code__)}{[describe(c) for c in cells]}"
-        if isinstance(value, types.CodeType):
-            constants = [describe(c) for c in value.co_consts]
-            return f"{value.co_name}{value.co_code.hex()}{constants}{value.co_names}"
-        if isinstance(value, frozenset | set):
-            return str(sorted(map(repr, value)))
-        text = repr(value)
-        return type(value).__qualname__ if " at 0x" in text else text
 
     loaded = cloudpickle.loads(command)
     return describe(loaded[0] if isinstance(loaded, tuple) else loaded)

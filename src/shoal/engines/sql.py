@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PipelineError
 
 if TYPE_CHECKING:
     from sqlglot import exp
 
-__all__ = ["SqlTable", "parse_sql", "sql_tables"]
+__all__ = ["SqlTable", "parse_sql", "sql_qualifiers", "sql_tables"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +101,40 @@ def _is_cte(table: exp.Table) -> bool:
     from sqlglot import exp
 
     name = table.name.lower()
-    scope = table.parent
+    inside: Any = table
+    scope: Any = table.parent
     while scope is not None:
         clause = scope.args.get("with_") or scope.args.get("with")
-        if isinstance(clause, exp.With) and any(
-            cte.alias.lower() == name for cte in clause.expressions
-        ):
+        if isinstance(scope, exp.With):
+            # One of its queries: it sees those before it, itself only where it is recursive.
+            earlier = itertools.takewhile(lambda cte: cte is not inside, scope.expressions)  # noqa: B023
+            visible = scope.expressions if scope.recursive else list(earlier)
+        else:
+            seen = isinstance(clause, exp.With) and clause is not inside
+            visible = clause.expressions if seen else []
+        if any(cte.alias.lower() == name for cte in visible):
             return True
-        scope = scope.parent
+        inside, scope = scope, scope.parent
     return False
+
+
+def sql_qualifiers(text: str) -> list[tuple[int, int]]:
+    """Places of the schema in ``schema.table.column``, with its dot, for tables without an alias.
+
+    Args:
+        text: A query that parses.
+    """
+    from sqlglot import exp
+
+    tree = parse_sql(text)
+    plain = {
+        ".".join(part.name.lower() for part in table.parts)
+        for table in tree.find_all(exp.Table)
+        if len(table.parts) > 1 and not table.alias
+    }
+    found = []
+    for column in tree.find_all(exp.Column):
+        *qualifier, _ = column.parts
+        if len(qualifier) > 1 and ".".join(part.name.lower() for part in qualifier) in plain:
+            found.append((qualifier[0].meta["start"], qualifier[-1].meta["start"]))
+    return sorted(found)

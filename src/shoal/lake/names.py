@@ -10,6 +10,7 @@ from shoal.errors import TableError
 __all__ = ["TableName"]
 
 # A name becomes a folder, so it must not hold a separator, a drive or a parent reference.
+_WRITTEN = re.compile(r"(?:`[^`]*`|[^.`]+)(?:\.(?:`[^`]*`|[^.`]+))*")
 _PART = re.compile(r"[^\W\d][\w$-]*|_[\w$-]+|\d[\w$-]*")
 
 
@@ -38,8 +39,9 @@ class TableName:
             TableError: The name has more than three parts, an unknown catalog, or a character
                 that cannot stand in a folder's name.
         """
+        whole = _WRITTEN.fullmatch(text.strip())
         parts = [part.strip("`") for part in re.findall(r"`[^`]*`|[^.`]+", text.strip())]
-        if not parts or len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
+        if not whole or len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
             raise TableError(
                 f"'{text}' is not a table name.",
                 hint="Write schema.table with letters, digits, '_', '$' or '-', "

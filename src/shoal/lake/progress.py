@@ -92,7 +92,7 @@ def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
 def write_progress(table_path: str, before: Progress, after: Progress) -> None:
     """Writes document ``after.number``, durably, before the commit that will point at it."""
     whole = (
-        before.number < 0
+        not before.files  # nothing to add to, or started afresh: older documents do not count
         or after.number % _SNAPSHOT_EVERY == 0
         or after.number != before.number + 1
         or any(path not in after.files for path in before.files)

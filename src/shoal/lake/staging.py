@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Staged", "delta_schema", "staged_files"]
 
 _LONGEST_TEXT = 32
+_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,13 @@ class Staged:
 
 
 def staged_files(folder: str | Path) -> list[Staged]:
-    """Lists the Parquet files below a folder with what their footers say; rows are not read."""
+    """The Parquet files below a folder with what their footers say; rows are not read."""
     import pyarrow.parquet as pq
 
     found = []
-    for path in sorted(Path(folder).rglob("*.parquet")):
+    for written in sorted(Path(folder).rglob("*.parquet")):
+        partition = _partition(written.relative_to(folder))
+        path = _spelled(written, Path(folder), partition)
         footer = pq.read_metadata(path)
         found.append(
             Staged(
@@ -55,10 +59,32 @@ def staged_files(folder: str | Path) -> list[Staged]:
                 size=path.stat().st_size,
                 rows=footer.num_rows,
                 stats=_stats(footer),
-                partition=_partition(path.relative_to(folder)),
+                partition=partition,
             )
         )
     return found
+
+
+def _spelled(path: Path, folder: Path, partition: Mapping[str, str | None]) -> Path:
+    """Moves a file below the folder names that every reader understands, if it is not there.
+
+    Polars takes partition values from the folders' names, not from the log, and Sail 0.7.2 writes
+    null as ``x=`` and leaves ``=`` as it is.
+    """
+    values = iter(partition.items())
+    parts = []
+    for part in path.relative_to(folder).parts[:-1]:
+        if "=" in part:
+            name, value = next(values)
+            text = _NULL if value is None else quote(value, safe="")
+            parts.append(f"{quote(name, safe='')}={text}")
+        else:
+            parts.append(part)
+    new = folder.joinpath(*parts, path.name)
+    if new != path:
+        new.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(new)
+    return new
 
 
 def _partition(relative: Path) -> dict[str, str | None]:
@@ -67,7 +93,7 @@ def _partition(relative: Path) -> dict[str, str | None]:
         name, equals, value = part.partition("=")
         if equals:
             text = unquote(value)
-            values[unquote(name)] = None if text in ("", "__HIVE_DEFAULT_PARTITION__") else text
+            values[unquote(name)] = None if text in ("", _NULL) else text
     return values
 
 
@@ -97,8 +123,10 @@ def _stats(footer: pq.FileMetaData) -> str:
         last = _bound(max(group.max for group in bounded), up=True)
         if first is not None and last is not None:
             low[name], high[name] = first, last
+    # Plain UTF-8: delta-rs 1.6 reads the escaped pair of a character past U+FFFF as another one.
     return json.dumps(
-        {"numRecords": footer.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
+        {"numRecords": footer.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls},
+        ensure_ascii=False,
     )
 
 
@@ -114,6 +142,8 @@ def _bound(value: object, *, up: bool = False) -> object:
         floor = value.replace(microsecond=value.microsecond // 1000 * 1000)
         if up and floor != value:
             floor += dt.timedelta(milliseconds=1)
+        if floor.tzinfo is None:  # TIMESTAMP_NTZ: the clock time, whatever the machine's zone
+            return floor.isoformat(timespec="milliseconds")
         return floor.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if isinstance(value, dt.date):
         return value.isoformat()

@@ -220,6 +220,7 @@ class Table:
             for file in files
         ]
         for before, after in progress:
+            self._not_past(before.application, before.number)
             write_progress(self.path, before, after)
         transactions = [Transaction(after.application, after.number) for _, after in progress]
         commit = CommitProperties(
@@ -259,6 +260,16 @@ class Table:
         except DeltaError as error:
             raise TableError(f"{self.name} refused the commit: {error}") from error
         return self.version()
+
+    def _not_past(self, application: str, number: int) -> None:
+        """Refuses to go on from a number that another writer has already gone on from."""
+        newest = self.transaction(application)
+        if newest is not None and newest > number:
+            raise Conflict(
+                f"Another writer already committed number {newest} of '{application}' to "
+                f"{self.name}; this one started after {number}.",
+                hint="Run again: nothing of this attempt was kept.",
+            )
 
     def _fits(self, wanted: pa.Schema, partition_by: Sequence[str]) -> bool:
         return bool(delta_schema(self.schema()) == wanted) and self.partitions() == tuple(
@@ -309,9 +320,11 @@ class Table:
             TableError: The rows do not fit the table's columns.
         """
         from deltalake import CommitProperties, Transaction, write_deltalake
-        from deltalake.exceptions import CommitFailedError, DeltaError
+        from deltalake.exceptions import CommitFailedError
 
         clean = rows.cast(delta_schema(rows.schema))
+        if app is not None:
+            self._not_past(app[0], app[1] - 1)
         try:
             write_deltalake(
                 self.path,
@@ -330,7 +343,7 @@ class Table:
                 f"Another writer changed {self.name} at the same time ({error}).",
                 hint="Run again: nothing of this attempt was kept.",
             ) from error
-        except DeltaError as error:
+        except Exception as error:  # a value that cannot be cast is no DeltaError but a bare one
             raise TableError(f"{self.name} refused the rows: {error}") from error
         return self.version()
 

@@ -53,7 +53,8 @@ def resolve_class(path: str, modules: Collection[str] = ()) -> type[Any]:
     if not trusted_module(module, modules):
         raise ModelError(
             f"The stored model wants to build {path}, from a module that is not allowed.",
-            hint=f"if you trust it, name its module: Fleet.open(folder, modules=[{module!r}])",
+            hint=f"if you trust it, name its module: export SHOAL_TRUSTED_MODULES={module} "
+            f"(or in Python: Fleet.open(folder, modules=[{module!r}]))",
         )
     try:
         found = getattr(importlib.import_module(module), name, None)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from shoal.errors import ModelError, RequestError, nearest
 
-__all__ = ["accepts_nan", "by_position", "feature_matrix", "is_feature_type"]
+__all__ = ["accepts_nan", "by_position", "feature_matrix", "is_feature_type", "one_column"]
 
 
 def is_feature_type(kind: pa.DataType) -> bool:
@@ -46,7 +46,7 @@ def feature_matrix(
                 f"feature column {name!r} is missing; model {model!r} expects "
                 f"{', '.join(features)}; found {', '.join(rows.column_names)}."
             )
-        column = rows.column(name)
+        column = one_column(rows, name)
         kind = column.type
         if pa.types.is_null(kind):
             matrix[:, i] = np.nan
@@ -57,6 +57,18 @@ def feature_matrix(
             column = column.cast(pa.int8())
         matrix[:, i] = column.cast(pa.float64(), safe=False).to_numpy()
     return matrix
+
+
+def one_column(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column that is there once.
+
+    Raises:
+        RequestError: Several columns have that name.
+    """
+    count = rows.column_names.count(name)
+    if count > 1:
+        raise RequestError(f"column {name!r} is there {count} times; expected once.")
+    return rows.column(name)
 
 
 def _wrong(column: pa.ChunkedArray, name: str, kind: pa.DataType) -> RequestError:

@@ -136,8 +136,10 @@ class ModelDeclaration:
         try:
             source = inspect.getsource(self.function)
         except (OSError, TypeError):
-            code = self.function.__code__
-            source = repr((code.co_code, code.co_consts, code.co_names))
+            code = getattr(self.function, "__code__", None)
+            # Never the repr of the function itself: an address differs from run to run.
+            named = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+            source = repr((code.co_code, code.co_names)) if code else str(named)
         fields = {
             "name": self.name,
             "table": self.table,
@@ -204,9 +206,8 @@ def model(
     """
 
     def declare(function: F) -> F:
-        code = inspect.unwrap(function).__code__
         declared = ModelDeclaration(
-            name=name or function.__name__,
+            name=name or str(getattr(function, "__name__", "")),
             table=table,
             target=target,
             by=_names(by),
@@ -220,7 +221,7 @@ def model(
             min_rows=min_rows,
             seed=seed,
             function=function,
-            location=f"{Path(code.co_filename).name}:{code.co_firstlineno}",
+            location=_location(function),
         )
         active = _collected.get()
         if active is not None:
@@ -239,6 +240,13 @@ def collecting_models() -> Iterator[list[ModelDeclaration]]:
         yield found
     finally:
         _collected.reset(token)
+
+
+def _location(function: Callable[..., Any]) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:  # a class, or a partial: no line of its own
+        return str(getattr(function, "__module__", "unknown"))
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
 
 
 def _names(columns: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
@@ -53,7 +54,9 @@ class Fleet:
             folder: The folder that `write_fleet` wrote.
             cache: How many decoded estimators are kept.
             modules: Modules besides scikit-learn, XGBoost and LightGBM whose estimator classes
-                may be built.
+                may be built, besides those that the environment variable
+                ``SHOAL_TRUSTED_MODULES`` names, separated by commas (for stock MLflow, which
+                has no way to say it).
 
         Raises:
             ModelError: The folder is no fleet artifact, or it needs a class that is not allowed.
@@ -66,7 +69,9 @@ class Fleet:
             members = members.select(MEMBER_SCHEMA.names)
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise ModelError(f"{path} cannot be read: {error}") from error
-        return cls(header, members, cache=cache, modules=modules)
+        environment = os.environ.get("SHOAL_TRUSTED_MODULES", "").split(",")
+        trusted = {*modules, *(name.strip() for name in environment)} - {""}
+        return cls(header, members, cache=cache, modules=trusted)
 
     @property
     def segments(self) -> int:
@@ -184,14 +189,16 @@ class Fleet:
         order = np.argsort(member, kind="stable")
         ordered = member[order]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-            if ordered[start] < 0:
-                continue
-            estimator, nan_ok = self._estimator(int(ordered[start]))
-            rows = order[start:end]
-            rows = rows[(usable if nan_ok else finite)[rows]]
-            if len(rows):
-                predictions[rows] = np.asarray(estimator.predict(matrix[rows])).reshape(-1)
+        # An overflow is no news: estimators check what they get, and say so.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+                if ordered[start] < 0:
+                    continue
+                estimator, nan_ok = self._estimator(int(ordered[start]))
+                rows = order[start:end]
+                rows = rows[(usable if nan_ok else finite)[rows]]
+                if len(rows):
+                    predictions[rows] = np.asarray(estimator.predict(matrix[rows])).reshape(-1)
         return predictions
 
     def _labels(self, predictions: np.ndarray[Any, Any]) -> pa.Array:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal.errors import RequestError
+from shoal.models.columns import one_column
 
 __all__ = ["key_texts", "segment_codes", "segment_key"]
 
@@ -48,10 +49,12 @@ def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     if pa.types.is_floating(kind):
         missing = pc.is_nan(array).fill_null(False)
         array = pc.if_else(missing, pa.scalar(None, kind), array)
-        if pc.any(pc.not_equal(pc.round(array), array)).as_py():
+        whole = pc.and_(pc.equal(pc.round(array), array), pc.less(pc.abs(array), 2.0**63))
+        if not pc.all(whole).as_py():
+            first = array.filter(pc.invert(whole))[0].as_py()
             raise RequestError(
                 "a segment key is text, a whole number, a boolean or a date; "
-                f"found fractional numbers of type {kind}."
+                f"found {first!r} of type {kind}."
             )
         return array.cast(pa.int64()).cast(pa.string())
     if pa.types.is_timestamp(kind):
@@ -80,7 +83,7 @@ def segment_codes(
     codes = np.zeros(rows.num_rows, dtype=np.int64)
     keys: list[tuple[str | None, ...]] = [()]
     for name in by:
-        encoded = pc.dictionary_encode(key_texts(rows.column(name)), null_encoding="encode")
+        encoded = pc.dictionary_encode(key_texts(one_column(rows, name)), null_encoding="encode")
         values = encoded.dictionary.to_pylist()
         combined = codes * len(values) + np.asarray(encoded.indices, dtype=np.int64)
         # Renumbering after each column keeps the codes small, however many columns there are.

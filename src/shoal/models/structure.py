@@ -20,6 +20,7 @@ Two estimators with one tree can share a template; what differs is in their stat
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import struct
 from collections.abc import Callable, Mapping
@@ -167,14 +168,27 @@ def _describe_attributes(value: Any, parts: list[bytes], where: str) -> dict[str
     cls = type(value)
     if _own_state(cls):
         raise Unsupported(f"{where} is a {cls.__name__}, which has its own way to be stored")
-    if "<locals>" in cls.__qualname__ or cls.__module__ == "__main__":
-        raise Unsupported(f"{where} is a {cls.__name__}, which no other process can import")
+    if "<locals>" in cls.__qualname__ or not _importable(cls.__module__):
+        raise Unsupported(
+            f"{where} is a {cls.__name__}, defined in {cls.__module__}, which no other process "
+            "can import; move the class to a module that is on the import path where the model "
+            "is used"
+        )
     declared = value.get_params(deep=False) if hasattr(value, "get_params") else {}
     return {
         # A forest gives each tree its own random_state: a result of fitting in effect.
         k: describe(v, parts, f"{where}.{k}", fitted=k not in declared or k == "random_state")
         for k, v in vars(value).items()
     }
+
+
+def _importable(module: str) -> bool:
+    if trusted_module(module):
+        return True
+    try:
+        return module != "__main__" and importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # no such package; or a module that was made by hand
+        return False
 
 
 def _append_bytes(data: bytes, parts: list[bytes]) -> None:

@@ -8,14 +8,23 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.engines import FileRead, TableRead, plan_of, query_plan, reads, stateful_operator
-from shoal.errors import PipelineError, nearest
+from shoal.engines import (
+    FileRead,
+    Read,
+    TableRead,
+    plan_of,
+    query_plan,
+    reads,
+    rewrite,
+    stateful_operator,
+)
+from shoal.errors import PipelineError, TableError, nearest
 from shoal.lake import TableName
 from shoal.pipeline.definitions import Dataset, Flow, Kind
 from shoal.pipeline.load import flow_error, project_folder
 
 if TYPE_CHECKING:
-    from pyspark.sql.connect.proto import Plan
+    from pyspark.sql.connect.proto import Plan, Relation
 
     from shoal.lake import Lake
     from shoal.pipeline.registry import Registry
@@ -153,7 +162,7 @@ def analyse(registry: Registry, *, lake: Lake, root: Path) -> Graph:
     order = _order(nodes)
     graph = Graph(nodes={name: nodes[name] for name in order})
     for node in graph.nodes.values():
-        _check_kind(node, graph)
+        _check_kind(node, graph, lake)
     return graph
 
 
@@ -166,7 +175,10 @@ def _query(flow: Flow, lake: Lake) -> Query:
     tables: dict[TableName, bool] = {}
     for read in found:
         if isinstance(read, TableRead):
-            name = lake.name(read.name)
+            try:
+                name = lake.name(read.name)
+            except TableError as error:
+                raise PipelineError(f"{flow.location}: {error.message}", hint=error.hint) from error
             tables[name] = tables.get(name, False) or read.streaming
     files = tuple(read for read in found if isinstance(read, FileRead))
     return Query(flow=flow, plan=plan, tables=tables, files=files)
@@ -243,7 +255,19 @@ def _streams(query: Query, graph: Graph) -> bool:
     )
 
 
-def _check_kind(node: Node, graph: Graph) -> None:
+def _seen_through(query: Query, graph: Graph, lake: Lake) -> Plan:
+    """The query's plan with the temporary views' plans in the place of their names."""
+
+    def inline(read: Read) -> Relation | None:
+        view = graph.nodes.get(lake.name(read.name)) if isinstance(read, TableRead) else None
+        if view is None or view.dataset.kind is not Kind.TEMPORARY_VIEW:
+            return None
+        return _seen_through(view.queries[0], graph, lake).root
+
+    return rewrite(query.plan, inline)
+
+
+def _check_kind(node: Node, graph: Graph, lake: Lake) -> None:
     dataset = node.dataset
     single = dataset.kind is not Kind.STREAMING_TABLE
     if single and len(node.queries) != 1:
@@ -282,7 +306,7 @@ def _check_kind(node: Node, graph: Graph) -> None:
                 hint="Read one source with spark.readStream or STREAM(...), or declare "
                 "a @dp.materialized_view.",
             )
-        operator = stateful_operator(query.plan)
+        operator = stateful_operator(_seen_through(query, graph, lake))
         if operator:
             raise PipelineError(
                 f"{location}: '{dataset.name}' has {operator} over a stream, which would need "

@@ -82,17 +82,26 @@ def run_source(file: SourceFile, **names: object) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except ShoalError:
+    except ShoalError as error:
+        if f"{file.shown}:" not in error.message:
+            error.message = f"{file.shown}:{_line(error, file)}: {error.message}"
         raise
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(file.path)]
-        line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
         raise ProjectError(
-            f"{file.shown}:{line}: {type(error).__name__}: {error}", hint=f"Mend {file.shown}."
+            f"{file.shown}:{_line(error, file)}: {type(error).__name__}: {error}",
+            hint=f"Mend {file.shown}.",
         ) from error
     finally:
         sys.modules.pop(name, None)
+
+
+def _line(error: Exception, file: SourceFile) -> int:
+    """The line of a source file at which an error came up."""
+    if isinstance(error, SyntaxError) and error.filename == str(file.path) and error.lineno:
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(file.path)]
+    return next((line for line in reversed(lines) if line), 1)
 
 
 @contextlib.contextmanager

@@ -325,8 +325,11 @@ def _collect(
     folder: Path, schema: pa.Schema, expectations: Sequence[Expectation], output: _Output
 ) -> None:
     """Counts the staged rows by the expectations they broke, and keeps the files that stay."""
+    # Readers that take partition values from folder names must not meet a column of ours there.
+    for part in folder.glob(f"{_BROKEN}=*"):
+        part.rename(folder / part.name.replace(f"{_BROKEN}=", "broken-"))
     files = staged_files(folder) if folder.exists() else []
-    masks = [int(file.partition.get(_BROKEN) or 0) for file in files]
+    masks = [_mask(Path(file.path).relative_to(folder)) for file in files]
     actions: list[Action] = [expected.action for expected in expectations]
     for index, expected in enumerate(expectations):
         failed = sum(f.rows for f, mask in zip(files, masks, strict=True) if mask >> index & 1)
@@ -347,10 +350,21 @@ def _collect(
     output.schemas.append(schema)
 
 
+def _mask(path: Path) -> int:
+    word, _, number = path.parts[0].partition("-")
+    return int(number) if word == "broken" else 0
+
+
 def _commit(table: Table, dataset: Dataset, output: _Output, *, full: bool, run_id: str) -> int:
     import pyarrow as pa
 
-    schema = pa.unify_schemas(output.schemas) if output.schemas else table.schema()
+    try:
+        schema = pa.unify_schemas(output.schemas) if output.schemas else table.schema()
+    except pa.ArrowException as error:
+        raise PipelineError(
+            f"{dataset.location}: the flows of '{dataset.name}' give different types ({error}).",
+            hint="Cast the column to one type in all flows, or declare the table's schema.",
+        ) from error
     inputs = {
         name: str(version)
         for _, after in output.progress

@@ -52,7 +52,8 @@ def list_files(read: FileRead, root: Path) -> list[InputFile]:
     found: dict[str, InputFile] = {}
     for written in read.paths:
         base = _local(written, root)
-        matches = sorted(glob.glob(base, recursive=True)) if glob.has_magic(base) else [base]
+        pattern_given = glob.has_magic(base) and not os.path.exists(base)
+        matches = sorted(glob.glob(base, recursive=True)) if pattern_given else [base]
         for match in matches:
             if not os.path.exists(match):
                 raise PipelineError(
@@ -87,7 +88,8 @@ def _walk(path: str) -> Iterator[str]:
         return
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if not entry.name.startswith((".", "_")):
+            # A link to nowhere or a pipe is neither; a file may also be gone since the listing.
+            if not entry.name.startswith((".", "_")) and (entry.is_file() or entry.is_dir()):
                 yield from _walk(entry.path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from shoal.errors import PipelineError
+from shoal.errors import PipelineError, ShoalError
 from shoal.pipeline.definitions import Dataset, Flow, Kind
 from shoal.pipeline.expectations import Action, Expectation
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from shoal.lake import Lake, TableName
 
 __all__ = ["parse_file"]
+
+_OPEN, _CLOSE = ("(", "["), (")", "]")
 
 
 def parse_file(text: str, shown: str, lake: Lake) -> tuple[list[Dataset], list[Flow]]:
@@ -49,7 +51,12 @@ def parse_file(text: str, shown: str, lake: Lake) -> tuple[list[Dataset], list[F
     flows: list[Flow] = []
     for statement in filter(None, statements):
         reader = _Statement(text, statement, f"{shown}:{statement[0].line}", lake)
-        dataset, flow = reader.read()
+        try:
+            dataset, flow = reader.read()
+        except ShoalError as error:
+            if f"{shown}:" not in error.message:
+                error.message = f"{reader.location}: {error.message}"
+            raise
         datasets += [dataset] if dataset else []
         flows += [flow] if flow else []
     return datasets, flows
@@ -179,12 +186,13 @@ class _Statement:
         while self.at < len(self.tokens):
             token = self.tokens[self.at]
             self.at += 1
-            depth += (token.text in "([") - (token.text in ")]")
+            sign = "" if token.token_type.name == "STRING" else token.text
+            depth += (sign in _OPEN) - (sign in _CLOSE)
             if depth == 0:
                 return items if items[0] else []
-            if token.text == "," and depth == 1:
+            if sign == "," and depth == 1:
                 items.append([])
-            elif not (token.text == "(" and depth == 1 and not items[-1] and len(items) == 1):
+            elif not (sign == "(" and depth == 1 and not items[-1] and len(items) == 1):
                 items[-1].append(token)
         raise self.error("')'")
 
@@ -204,7 +212,11 @@ class _Statement:
                     f"{self.location}: expected CONSTRAINT name EXPECT (...), found '{text}'.",
                     hint="Write: CONSTRAINT positive EXPECT (amount > 0) ON VIOLATION DROP ROW",
                 )
-            close = max(index for index, word in enumerate(words) if word == ")")
+            close = max(
+                index
+                for index, token in enumerate(item)
+                if token.text == ")" and token.token_type.name != "STRING"
+            )
             tail = " ".join(words[close + 1 :])
             actions: dict[str, Action] = {
                 "": "warn",

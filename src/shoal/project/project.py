@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -112,7 +113,7 @@ class Project:
             and "__pycache__" not in path.parts
             and not path.name.startswith((".", "__"))
         ]
-        return [SourceFile(path=p, shown=str(p.relative_to(self.root))) for p in paths]
+        return [SourceFile(path=p, shown=os.path.relpath(p, self.root)) for p in paths]
 
 
 def find_project(start: Path | None = None, *, profile: str | None = None) -> Project:

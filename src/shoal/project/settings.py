@@ -86,8 +86,8 @@ def read_settings(folder: Path) -> Settings:
     if not file.is_file():
         return Settings(file=file)
     try:
-        found = tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ProjectError(
             f"{file.name} is no valid TOML: {error}", hint=f"Mend {file}."
         ) from error
@@ -102,7 +102,7 @@ def read_settings(folder: Path) -> Settings:
         allowed = ("engine", "storage", "tracking", "artifacts", "workers")
         known_keys(values, allowed, file, f" in profiles.{name}")
         workers = values.get("workers")
-        if workers is not None and (not isinstance(workers, int) or workers < 1):
+        if workers is not None and (type(workers) is not int or workers < 1):
             raise ProjectError(
                 f"{file.name}: 'workers' must be a whole number of at least 1; found {workers!r}.",
                 hint=f"Mend profiles.{name} in {file}.",

@@ -50,8 +50,8 @@ def read_spec(file: Path) -> PipelineSpec:
     import yaml
 
     try:
-        found = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProjectError(
             f"{file.name} is no valid YAML: {error}", hint=f"Mend {file}."
         ) from error
@@ -63,7 +63,7 @@ def read_spec(file: Path) -> PipelineSpec:
         )
     known_keys(found, _KEYS, file, "")
     for key in ("name", "storage"):
-        if key not in found:
+        if found.get(key) is None:
             raise ProjectError(
                 f"{file.name}: the required key '{key}' is missing.", hint=f"Add it to {file}."
             )
@@ -115,10 +115,10 @@ def _libraries(entries: Any, file: Path) -> tuple[str, ...]:
                 hint="Write:  - glob: {include: transformations/**}",
             )
         folder = include.removesuffix("/**")
-        if glob.has_magic(folder):
+        if glob.has_magic(folder) or Path(folder).is_absolute():
             raise ProjectError(
                 f"{file.name}: the glob '{include}' is not allowed: it must be a file, "
-                "or a folder followed by /**.",
+                "or a folder followed by /**, relative to the specification.",
                 hint="Write for example transformations/** or transformations/bronze.py",
             )
         patterns.append(include)

@@ -117,8 +117,11 @@ class _Scoring:
             )
         except _Refused as refused:
             return _error(refused.status, refused.code, refused.message)
-        except ShoalError as error:
+        except RequestError as error:
             return _error(400, "BAD_REQUEST", error.message)
+        except ShoalError as error:  # a broken artifact is no fault of the request
+            _log.error("%s/%s cannot be used: %s", model.name, model.version, error)
+            return _failure()
         return Response(
             answer,
             media_type="application/json",
@@ -226,10 +229,10 @@ def _predict(model: ServedModel, read: Callable[[bytes, ServedModel], Any], body
     rows = arrow_table(read(body, model), model.inputs)
     try:
         predictions = model.fleet.predict(rows).column("prediction").to_pylist()
-    except ShoalError:
+    except ShoalError:  # the request's fault, or that of a broken artifact: then 500
         raise
     except Exception as error:  # an estimator may refuse values in any way; MLflow answers 400
-        _log.warning("%s/%s could not predict", model.name, model.version, exc_info=True)
+        _log.debug("%s/%s could not predict", model.name, model.version, exc_info=True)
         raise RequestError(
             f"The model cannot predict these values: {type(error).__name__}: {error}"
         ) from error
@@ -274,6 +277,10 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
     )
 
 
-async def _failed(_request: Request, _error_: Exception) -> Response:
+async def _failed(_request: Request, _fault: Exception) -> Response:
     """A fault of the server; Starlette logs it."""
+    return _failure()
+
+
+def _failure() -> Response:
     return _error(500, "INTERNAL_ERROR", "The server failed; its log says why.")

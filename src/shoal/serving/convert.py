@@ -19,7 +19,9 @@ def arrow_table(columns: Columns, inputs: Mapping[str, str]) -> pa.Table:
     """Converts each column to the type that the model's signature gives it.
 
     As stock MLflow does, numbers may be written as text and booleans count as 0 and 1; unlike it,
-    a fraction is refused for a whole-number column instead of being cut off.
+    a fraction is refused for a whole-number column instead of being cut off, text and lists are
+    refused for a boolean instead of being true when they are not empty, and null is a missing
+    boolean, as it is in a batch, instead of false.
 
     Args:
         columns: The request's values.
@@ -35,7 +37,7 @@ def arrow_table(columns: Columns, inputs: Mapping[str, str]) -> pa.Table:
         "string": (_text, pa.string(), "text"),
         "long": (_whole, pa.int64(), "a whole number"),
         "double": (_number, pa.float64(), "a number or null"),
-        "boolean": (_boolean, pa.bool_(), "true or false"),
+        "boolean": (_boolean, pa.bool_(), "true, false or null"),
         "datetime": (_moment, pa.timestamp("us"), "a date and time such as 2024-05-01T12:00:00"),
     }
     arrays = {}
@@ -97,7 +99,9 @@ def _whole(value: Any) -> int:
     return int(number)
 
 
-def _boolean(value: Any) -> bool:
+def _boolean(value: Any) -> bool | None:
+    if value is None:
+        return None
     if isinstance(value, bool) or (isinstance(value, (int, float)) and value in (0, 1)):
         return bool(value)
     raise TypeError

@@ -61,13 +61,14 @@ class ServedModels:
 
         Args:
             tracker: Where the models are registered.
-            refs: ``delay``, ``delay@champion``, ``delay/3``, ...; None means all models.
+            refs: ``delay``, ``delay@champion``, ``delay/3``, ...; None means all models that Shoal
+                registered: a registry may hold others' models, too.
 
         Raises:
             TrackingError: A model, alias or version does not exist.
         """
         opened = []
-        for ref in tracker.models() if refs is None else refs:
+        for ref in _servable(tracker) if refs is None else refs:
             version = tracker.resolve(ref)
             pinned = f"{version.name}/{version.version}"
             opened.append(
@@ -93,3 +94,14 @@ class ServedModels:
     def nearest(self, name: str) -> str | None:
         """The served name most like ``name``."""
         return nearest(name, self._models)
+
+
+def _servable(tracker: Tracker) -> list[str]:
+    """Names that `Tracker.resolve` finds a version for that Shoal made."""
+    found = []
+    for name in tracker.models():
+        # A training that failed at the last step leaves a name without versions.
+        versions = tracker.versions(name)
+        if versions and "shoal.fingerprint" in tracker.resolve(name).tags:
+            found.append(name)
+    return found

@@ -3,7 +3,8 @@
 Source: https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally and MLflow's
 ``pyfunc/scoring_server``. Which bodies are accepted, and what they mean, is as there, with these
 exceptions, each a 400 here: rows of ``dataframe_split`` that are shorter than its columns (MLflow
-fills them with missing values), and ``NaN`` or ``Infinity``, which are not JSON (RFC 8259).
+fills them with missing values), ``NaN`` or ``Infinity``, which are not JSON (RFC 8259), and what
+`arrow_table` says of values.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _split(data: Any, names: Sequence[str]) -> Columns:
         raise RequestError("dataframe_split needs 'columns', a list of column names.")
     doubled = [name for name, count in Counter(columns).items() if count > 1]
     if doubled:
-        raise RequestError(f"dataframe_split has the column {doubled[0]!r} more than once.")
+        raise RequestError(f"dataframe_split has the column {doubled[0]!r:.60} more than once.")
     if not isinstance(rows, list):
         raise RequestError(
             f"dataframe_split has {kind_of(rows)} as 'data'; expected a list of rows."
@@ -204,12 +205,12 @@ def read_csv(body: bytes, inputs: Mapping[str, str]) -> Columns:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(f"The body is not UTF-8: {error}.") from None
-    kinds = {"long": "int64", "double": "float64", "boolean": "bool"}
+    kinds = {"long": "int64", "double": "float64", "boolean": "boolean"}
     dtypes = {name: kinds.get(kind, "object") for name, kind in inputs.items()}
     try:
         # pandas' default parser is fast and off by a bit; numbers must equal a batch's.
         frame = pd.read_csv(io.StringIO(text), dtype=dtypes, float_precision="round_trip")
-    except Exception as error:  # pandas raises many kinds for bad text; all are the sender's
+    except Exception as error:  # noqa: BLE001 - pandas raises many kinds; all are the sender's
         raise RequestError(f"The body is not valid CSV for this model: {error}") from None
     names = list(inputs)
     if not all(name in frame.columns for name in names):

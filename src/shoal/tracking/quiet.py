@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,19 +18,26 @@ __all__ = ["quietly", "tracking_uri"]
 _SETTINGS = {"MLFLOW_UV_AUTO_DETECT": "false", "MLFLOW_LOG_UV_FILES": "false"}
 _LOGGERS = ("mlflow", "alembic")
 
+# What SQLAlchemy 2.1 and MLflow's own type hints warn MLflow 3.17 of; its user can mend neither.
+_WARNINGS = ("The ``noload`` loader", ".*Any type hint is inferred as AnyType")
+
 # MLflow's registry finds a logged model through the process-wide tracking URI (a TODO in its
 # sqlalchemy_store.create_model_version), so two threads must not set it at the same time.
 _switching = threading.Lock()
 
 
 class _Muffler:
-    """Log levels and environment for MLflow calls; the last of several threads restores them."""
+    """Log levels, warning filters and environment for MLflow calls.
+
+    The first of several threads sets them and the last restores them.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
         self._levels: dict[str, int] = {}
         self._settings: dict[str, str | None] = {}
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> None:
         with self._lock:
@@ -41,12 +49,17 @@ class _Muffler:
             os.environ.update(_SETTINGS)
             for name in _LOGGERS:
                 logging.getLogger(name).setLevel(logging.ERROR)
+            self._warnings = warnings.catch_warnings()
+            self._warnings.__enter__()
+            for message in _WARNINGS:
+                warnings.filterwarnings("ignore", message)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if self._users:
                 return
+            self._warnings.__exit__(None, None, None)
             for name, level in self._levels.items():
                 logging.getLogger(name).setLevel(level)
             for name, value in self._settings.items():
@@ -61,8 +74,8 @@ _muffler = _Muffler()
 def quietly(doing: str) -> Iterator[None]:
     """Runs MLflow calls with only its errors logged, and turns its exceptions into Shoal's.
 
-    Log levels and environment are as before at the end. Telemetry is switched off for the
-    process, because MLflow decides about it when it is imported.
+    Log levels, warning filters and environment are as before at the end. Telemetry is switched off
+    for the process, because MLflow decides about it when it is imported.
 
     Args:
         doing: What is being tried, for the message: "register model 'delay'".
@@ -73,9 +86,11 @@ def quietly(doing: str) -> Iterator[None]:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
+        # First, because MLflow sets the levels of its loggers when it is imported.
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
     except ModuleNotFoundError as error:
-        if error.name != "mlflow":
+        if error.name not in {"mlflow", "sqlalchemy"}:
             raise
         raise TrackingError(
             f"Cannot {doing}: MLflow is not installed.", hint="pip install 'shoal[train]'"
@@ -85,6 +100,9 @@ def quietly(doing: str) -> Iterator[None]:
             yield
         except MlflowException as error:
             raise _translated(error, doing) from error
+        except SQLAlchemyError as error:  # MLflow lets those of its set-up through
+            first = str(error).splitlines()[0]
+            raise TrackingError(f"Cannot {doing}: the database says: {first}") from error
         except OSError as error:  # requests' connection errors too
             raise Unavailable(f"Cannot {doing}: {error}") from error
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.tracking.context import RunContext
 from shoal.tracking.quiet import tracking_uri
-from shoal.tracking.signature import input_types, model_signature
+from shoal.tracking.signature import input_example, input_types, model_signature
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
     from shoal.models import FleetHeader, TrainedFleet
 
-__all__ = ["Recording"]
+__all__ = ["Recording", "move_alias"]
 
 # Limits of MLflow's REST API, per request and per value.
 _BATCH = 100
 _LONGEST_PARAM = 6_000
 _LONGEST_TAG = 5_000
+_ALIAS_ATTEMPTS = 5
 _METRIC_NAME = re.compile(r"[^\w\-. /:]")
 
 
@@ -86,7 +87,7 @@ class Recording:
                     )
                     self.client.set_terminated(run_id)
                     if alias is not None:
-                        self.client.set_registered_model_alias(name, alias, str(number))
+                        move_alias(self.client, name, alias, number)
         return number
 
     @staticmethod
@@ -133,7 +134,7 @@ class Recording:
                     model_id=model.model_id,
                 ),
                 signature=model_signature(input_types(self.trained), self.header),
-                input_example=self.trained.input_example.to_pandas(),
+                input_example=input_example(self.trained),
                 pip_requirements=_requirements(self.header),
                 metadata={
                     "table": self.trained.table,
@@ -166,10 +167,11 @@ class Recording:
 
         try:
             self.client.get_registered_model(name)
-            return
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
+        else:
+            return
         try:
             self.client.create_registered_model(name, tags={"shoal.model": name})
         except MlflowException as error:  # another training was faster
@@ -272,6 +274,22 @@ class Recording:
         if self.context.code_commit:
             tags["mlflow.source.git.commit"] = self.context.code_commit
         return tags
+
+
+def move_alias(client: MlflowClient, name: str, alias: str, version: int) -> None:
+    """Points an alias at a version, also while others set it for the first time."""
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(1, _ALIAS_ATTEMPTS + 1):
+        try:
+            client.set_registered_model_alias(name, alias, str(version))
+        except MlflowException as error:
+            # MLflow reads, then inserts: of two first inserts at once one breaks the key. The row
+            # is there after that, and the next attempt updates it.
+            if "IntegrityError" not in str(error) or attempt == _ALIAS_ATTEMPTS:
+                raise
+        else:
+            return
 
 
 def _requirements(header: FleetHeader) -> list[str]:

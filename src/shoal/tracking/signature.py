@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from shoal.errors import TableError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from mlflow.models import ModelSignature
 
     from shoal.models import FleetHeader, TrainedFleet
 
-__all__ = ["input_types", "model_signature"]
+__all__ = ["input_example", "input_types", "model_signature"]
 
 
 def input_types(trained: TrainedFleet) -> dict[str, str]:
@@ -67,6 +68,27 @@ def _columns_with_gaps(trained: TrainedFleet, columns: list[str]) -> set[str]:
     except TableError:
         return set(columns)
     return {column for column in columns if counts[column][0] > 0}
+
+
+def input_example(trained: TrainedFleet) -> pd.DataFrame:
+    """The input example with the types of the signature.
+
+    MLflow writes it as JSON, which has no decimals, and takes no timestamps with a zone.
+    """
+    import pyarrow as pa
+
+    from shoal.models.segments import key_texts
+
+    rows = trained.input_example
+    types = {"double": pa.float64(), "datetime": pa.timestamp("us")}
+    columns = {}
+    for name, kind in input_types(trained).items():
+        column = rows.column(name)
+        if kind == "string":
+            columns[name] = key_texts(column)
+        else:
+            columns[name] = column.cast(types[kind]) if kind in types else column
+    return pa.table(columns).to_pandas()
 
 
 def model_signature(inputs: Mapping[str, str], header: FleetHeader) -> ModelSignature:

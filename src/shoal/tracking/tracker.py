@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import socket
+import sqlite3
 import tempfile
+import weakref
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +16,7 @@ from urllib.parse import urlsplit
 from shoal.errors import TrackingError, Unavailable, nearest
 from shoal.tracking.context import RunContext
 from shoal.tracking.quiet import quietly
-from shoal.tracking.record import Recording
+from shoal.tracking.record import Recording, move_alias
 from shoal.tracking.runs import TrackedRun, tracked_run
 from shoal.tracking.version import ModelVersion, Reference
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Tracker"]
 
 _SCHEMES = {"sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks"}
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _CONNECT_SECONDS = 5.0
 
 
@@ -51,6 +56,10 @@ class Tracker:
                 + ("; MLflow's file store is not used." if scheme in {"", "file", uri} else "."),
                 hint="Write sqlite:////folder/mlflow.db, postgresql://... or http://server:5000.",
             )
+        if scheme == "sqlite" and not _sqlite_file(uri).name:
+            raise TrackingError(
+                f"'{uri}' names no database file.", hint="Write sqlite:////folder/mlflow.db."
+            )
         self.uri = uri
         self.artifacts = artifacts
         self.experiment = experiment
@@ -60,36 +69,20 @@ class Tracker:
 
     @cached_property
     def _client(self) -> MlflowClient:
-        self._check_reachable()
+        if self.uri.startswith("sqlite"):
+            _check_file(_sqlite_file(self.uri))
+        else:
+            _check_server(self.uri)
         from mlflow import MlflowClient
 
-        parts = urlsplit(self.uri)
-        if parts.scheme.startswith("sqlite") and len(parts.path) > 1:
-            self._sqlite_file.parent.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    @property
-    def _sqlite_file(self) -> Path:
-        return Path(urlsplit(self.uri).path.removeprefix("/"))
-
-    def _check_reachable(self) -> None:
-        """Fails within seconds, where MLflow's own retries take minutes."""
-        parts = urlsplit(self.uri)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            return
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
-        except OSError as error:
-            raise Unavailable(
-                f"The tracking server at {parts.hostname}:{port} does not answer ({error}).",
-                hint="Start it (mlflow server ...), or correct the tracking URI in shoal.toml.",
-            ) from error
-
     @cached_property
-    def _downloads(self) -> tempfile.TemporaryDirectory[str]:
+    def _downloads(self) -> Path:
         # Fleets are memory-mapped: the files must live as long as the tracker.
-        return tempfile.TemporaryDirectory(prefix="shoal-fleets-")
+        folder = tempfile.mkdtemp(prefix="shoal-fleets-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
     def _experiment_id(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -113,7 +106,7 @@ class Tracker:
         if self.artifacts is None:
             if not self.uri.startswith("sqlite"):
                 return None
-            folder = self._sqlite_file.absolute().parent / "artifacts"
+            folder = _sqlite_file(self.uri).absolute().parent / "artifacts"
         elif "://" in self.artifacts:
             return self.artifacts
         else:
@@ -236,7 +229,7 @@ class Tracker:
         """
         found = self.resolve(f"{name}/{version}")
         with quietly(f"set the alias '{alias}' of '{name}'"):
-            self._client.set_registered_model_alias(found.name, alias, str(found.version))
+            move_alias(self._client, found.name, alias, found.version)
         return self.resolve(f"{name}/{version}")
 
     def runs(self, limit: int = 100) -> list[TrackedRun]:
@@ -311,7 +304,7 @@ class Tracker:
             where = self._client.get_model_version_download_uri(version.name, str(version.version))
             folder = _local_folder(where)
             if folder is None:
-                folder = Path(self._downloads.name) / f"{version.name}-{version.version}"
+                folder = self._downloads / f"{version.name}-{version.version}"
                 if not (folder / "MLmodel").is_file():
                     folder.mkdir(parents=True, exist_ok=True)
                     folder = Path(
@@ -332,6 +325,39 @@ class Tracker:
                 hint=f"Load it with MLflow: mlflow.pyfunc.load_model('{version.uri}')",
             )
         return folder, info
+
+
+def _sqlite_file(uri: str) -> Path:
+    """The database file as SQLAlchemy finds it, which reads ``#`` and ``%`` as they are."""
+    return Path(uri.partition("://")[2].partition("?")[0].removeprefix("/"))
+
+
+def _check_file(path: Path) -> None:
+    """Fails at once where MLflow tries for minutes; makes the folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA schema_version")
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(
+            f"The tracking database {path} cannot be opened: {error}.",
+            hint="Correct the tracking URI in shoal.toml, or move the file away.",
+        ) from error
+
+
+def _check_server(uri: str) -> None:
+    """Fails within seconds, where MLflow's own retries take minutes."""
+    parts = urlsplit(uri)
+    port = parts.port or _PORTS.get(parts.scheme.split("+")[0])
+    if not parts.hostname or port is None:
+        return
+    try:
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise Unavailable(
+            f"The tracking server at {parts.hostname}:{port} does not answer ({error}).",
+            hint="Start it (mlflow server ...), or correct the tracking URI in shoal.toml.",
+        ) from error
 
 
 def _local_folder(uri: str) -> Path | None:

@@ -84,10 +84,11 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
     fits = _Fits(job)
     with warnings.catch_warnings(record=True) as seen, _configured(job):
         warnings.simplefilter("always")
-        for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        edges = zip(bounds[:-1].tolist(), bounds[1:].tolist(), dropped.tolist(), strict=True)
+        for start, end, lost in edges:
             begun = time.perf_counter()
             part = slice(start, end)
-            fits.add(features[part], target[part], None if moments is None else moments[part])
+            fits.add(features[part], target[part], None if moments is None else moments[part], lost)
             fits.seconds.append(time.perf_counter() - begun)
             if seen:
                 fits.note(seen[0])
@@ -149,8 +150,9 @@ def _clean(rows: pa.Table, offsets: Array, job: FitJob) -> tuple[Array, Array, A
     moments = rows.column(TIME).to_numpy() if job.timed else None
     bounds = np.asarray(offsets, dtype=np.int64)
     # One sum tells whether there is anything to look for: NaN and infinity survive addition.
-    if np.isfinite(features.sum()) and np.isfinite(target.sum()):
-        return features, target, moments, bounds
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(features.sum()) and np.isfinite(target.sum()):
+            return features, target, moments, bounds
     bad = np.isinf(features) if job.nan_ok else ~np.isfinite(features)
     keep = np.isfinite(target) & ~bad.any(axis=1)
     before = np.concatenate([[0], np.cumsum(keep)])
@@ -185,13 +187,15 @@ class _Fits:
         self.state: list[bytes | None] = []
         self.held: list[tuple[int, Array, Array, Array | None, Array, Array | None]] = []
 
-    def add(self, features: Array, target: Array, moments: Array | None) -> None:
+    def add(self, features: Array, target: Array, moments: Array | None, dropped: int) -> None:
         job = self.job
         cut = _split(len(target), moments, job.holdout)
         self.train.append(cut)
         self.held_rows.append(len(target) - cut)
         if cut < job.min_rows:
             reason = f"{cut} training rows, fewer than min_rows = {job.min_rows}"
+            if dropped:
+                reason += f" ({dropped} rows with missing or infinite values were dropped)"
             self._keep("fallback", reason=reason)
             return
         held = None

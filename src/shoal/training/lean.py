@@ -7,6 +7,7 @@ methods run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,27 @@ __all__ = ["lean_fit", "lean_predict", "quick_array_checks"]
 def quick_array_checks() -> None:
     """Answer at once, in this process, whether a numpy array is a data frame: it never is.
 
-    scikit-learn 1.9 asks narwhals of each array it is given, which takes longer than scaling 500
-    rows. For worker processes only: it changes scikit-learn's module.
+    scikit-learn 1.9 asks narwhals of each array it is given, several times, which takes longer
+    than scaling 500 rows. For worker processes only: it changes these libraries' modules.
     """
     from sklearn.utils import validation
 
-    asked = getattr(validation, "_nw_into_df_or_series", None)
-    if asked is None:
-        return
+    frames = getattr(getattr(validation, "nw", None), "dependencies", None)
+    for module, name in (
+        (frames, "is_into_dataframe"),
+        (frames, "is_into_series"),
+        (validation, "_nw_into_df_or_series"),
+    ):
+        asked = getattr(module, name, None)
+        if asked is not None:
+            setattr(module, name, _except_arrays(asked))
 
+
+def _except_arrays(asked: Callable[[Any], bool]) -> Callable[[Any], bool]:
     def is_frame(values: Any) -> bool:
-        return False if type(values) is np.ndarray else bool(asked(values))
+        return False if type(values) is np.ndarray else asked(values)
 
-    validation._nw_into_df_or_series = is_frame
+    return is_frame
 
 
 def lean_fit(estimator: Any, features: Any, target: Any) -> None:

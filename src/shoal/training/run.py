@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
 import os
 import shutil
 import sys
+import sysconfig
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -214,7 +218,8 @@ def _fit_many(
         rows_of = [(group, pa.Table.from_batches([results[i]])) for i, group in enumerate(wanted)]
         groups += rows_of
         unfitted = [g for g, row in rows_of if not _has_state(row)]
-        missing = [i for g in unfitted for i in range(g.first, g.end) if i in set(missing)]
+        still = set(missing)
+        missing = [i for g in unfitted for i in range(g.first, g.end) if i in still]
     return fitted, groups, time.perf_counter() - begun
 
 
@@ -250,10 +255,9 @@ def _pickled(job: FitJob, declaration: ModelDeclaration) -> bytes:
     # In memory terms only: our own child process reads it and it is removed with the folder.
     import cloudpickle
 
-    module = sys.modules.get(declaration.function.__module__)
-    by_value = module is not None and module.__name__ not in ("__main__", "builtins")
+    by_value = _modules_by_value(declaration)
     try:
-        if by_value:
+        for module in by_value:
             cloudpickle.register_pickle_by_value(module)
         return bytes(cloudpickle.dumps(job))
     except Exception as error:
@@ -263,8 +267,38 @@ def _pickled(job: FitJob, declaration: ModelDeclaration) -> bytes:
             hint="make what it uses (connections, locks, sessions) inside the function",
         ) from error
     finally:
-        if by_value:
+        for module in by_value:
             cloudpickle.unregister_pickle_by_value(module)
+
+
+def _modules_by_value(declaration: ModelDeclaration) -> list[ModuleType]:
+    """The person's own modules that a worker may not find by their name.
+
+    A project's folder is on the import path only while its files are run, so the modules that
+    they imported from it travel as well.
+    """
+    paths = [sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")]
+    # Compared as text: there are some thousand modules.
+    installed = tuple(f"{path}{os.sep}" for path in paths)
+    own = str(getattr(declaration.function, "__module__", None))
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name == "__main__" or getattr(module, "__name__", None) != name:
+            continue
+        if file.startswith(installed) or name.partition(".")[0] == "shoal":
+            continue
+        if name == own or not _importable(name):
+            found.append(module)
+    return found
+
+
+def _importable(name: str) -> bool:
+    # Looked up anew: sys.modules would answer for a module whose folder has left the path.
+    try:
+        return importlib.machinery.PathFinder.find_spec(name.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def _libraries() -> list[str]:
@@ -309,7 +343,8 @@ def _commit(
     rows = members.table
     for name, value in same.items():
         rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
-    artifact = Path(table.path) / "_fleets" / str(fleet_version)
+    # A name of its own: another training of this model may be at the same version just now.
+    artifact = Path(table.path) / "_fleets" / f"{fleet_version}-{uuid.uuid4().hex[:8]}"
     write_fleet(artifact, header, members.table)
     try:
         committed = table.append(

@@ -8,6 +8,7 @@ sends or gets but the model's own function is code: results are Arrow.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -25,11 +26,7 @@ from shoal.training.lean import quick_array_checks
 def main() -> None:
     """Serve fork requests on the inherited socket until the pool closes it."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    for module in ("shoal.training.kernel", "cloudpickle", *sys.argv[2:]):
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            continue  # a worker that needs it will say so
+    _import_all(sys.argv[2:])
     quick_array_checks()
     woken, wake = socket.socketpair()
     wake.setblocking(False)
@@ -54,6 +51,19 @@ def main() -> None:
                 os._exit(0)
             os.close(fds[0])
             _send(control, {"pid": pid})
+
+
+def _import_all(modules: list[str]) -> None:
+    for module in ("shoal.training.kernel", "cloudpickle", *modules):
+        # scikit-learn imports pandas when it is there, and uses it to read ARFF files only. It is
+        # a quarter of the start; a function that needs pandas imports it a moment later.
+        apart = module.startswith("sklearn.") and "pandas" not in sys.modules
+        if apart:
+            sys.modules["pandas"] = None  # type: ignore[assignment]
+        with contextlib.suppress(ImportError):  # a worker that needs it will say so
+            importlib.import_module(module)
+        if apart:
+            del sys.modules["pandas"]
 
 
 def _report_exits(control: socket.socket) -> None:

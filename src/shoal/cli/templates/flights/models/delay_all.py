@@ -13,4 +13,6 @@ import shoal
     key=["flight_id"],
 )
 def delay_all() -> XGBRegressor:
-    return XGBRegressor(objective="reg:absoluteerror", n_estimators=60, max_depth=6, max_bin=64)
+    return XGBRegressor(
+        objective="reg:absoluteerror", n_estimators=60, max_depth=6, max_bin=64, learning_rate=0.2
+    )

@@ -1,0 +1,54 @@
+# `make demo` and `make test` each do all the set-up that they need, on a machine with Python 3.11,
+# make and git.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+TOOLS := .tools
+UV := $(shell command -v uv 2>/dev/null || echo $(TOOLS)/bin/uv)
+# Compiled once here, each start of a command or a training worker saves seconds of compiling.
+export UV_COMPILE_BYTECODE := 1
+RUN := $(UV) run --no-sync
+
+.PHONY: help setup demo test test-fast lint format bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(TOOLS)/bin/uv:
+	@python3 -m venv $(TOOLS) 2>/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq python3-venv && python3 -m venv --clear $(TOOLS); }
+	@$(TOOLS)/bin/python -m pip install --quiet 'uv>=0.9'
+
+setup: $(UV) ## Make the environment from the lock file
+	@$(UV) sync --locked --all-extras --quiet
+
+ifneq ($(UV),$(TOOLS)/bin/uv)
+$(UV): ;
+endif
+
+demo: setup ## Real flights, from raw files to a REST answer
+	@rm -rf demo
+	@$(RUN) shoal demo --folder demo
+
+test: setup ## All tests
+	@$(RUN) pytest -q
+
+test-fast: setup ## The tests that start no other server and kill no process
+	@$(RUN) pytest -q -m "not slow"
+
+lint: setup ## Style, types, and the rooms' import order
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+
+format: setup ## Mend what ruff can mend
+	@$(RUN) ruff check --fix
+	@$(RUN) ruff format
+
+bench: setup ## The benchmarks, as ratios
+	@$(RUN) python benchmarks/fleet.py
+	@$(RUN) python benchmarks/pipeline.py
+
+clean: ## Remove what make made
+	@rm -rf .venv $(TOOLS) demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -294,6 +294,11 @@ def _write(
             mask = mask + bit
         frame = frame.withColumn(_BROKEN, mask.cast("bigint"))
         by = [_BROKEN, *by]
+    for column in dataset.partition_by:
+        # Folder names are text, and Delta keeps partition values as text. Sail 0.7.2 names the
+        # folder of a null date after 1970-01-01, so the text is made here.
+        text = F.coalesce(F.col(column).cast("string"), F.lit("__HIVE_DEFAULT_PARTITION__"))
+        frame = frame.withColumn(column, text)
     writer = frame.write.mode("append")
     (writer.partitionBy(*by) if by else writer).parquet(str(folder))
     return schema

@@ -53,7 +53,7 @@ LINEAR = {
         Ridge(),
     ),
     "function": lambda: make_pipeline(FunctionTransformer(np.arcsinh), Ridge()),
-    "target": lambda: TransformedTargetRegressor(Ridge(), func=np.arcsinh, inverse_func=np.sinh),
+    "target": lambda: TransformedTargetRegressor(Ridge(), func=np.arctan, inverse_func=np.tan),
 }
 OTHERS = {
     "KNeighbors": KNeighborsRegressor,

@@ -10,10 +10,11 @@ from shoal.lake.changes import AddedFile, Changes
 from shoal.lake.lake import Lake
 from shoal.lake.names import TableName
 from shoal.lake.progress import Progress
-from shoal.lake.staging import Staged, delta_schema, staged_files
+from shoal.lake.staging import NULL_PARTITION, Staged, delta_schema, staged_files
 from shoal.lake.table import Table
 
 __all__ = [
+    "NULL_PARTITION",
     "AddedFile",
     "Changes",
     "Lake",

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["Staged", "delta_schema", "staged_files"]
+__all__ = ["NULL_PARTITION", "Staged", "delta_schema", "staged_files"]
 
 _LONGEST_TEXT = 32
-_NULL = "__HIVE_DEFAULT_PARTITION__"
+# The folder name of null, as Hive, Spark and every reader of partitioned files have it.
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def _spelled(path: Path, folder: Path, partition: Mapping[str, str | None]) -> P
     for part in path.relative_to(folder).parts[:-1]:
         if "=" in part:
             name, value = next(values)
-            text = _NULL if value is None else quote(value, safe="")
+            text = NULL_PARTITION if value is None else quote(value, safe="")
             parts.append(f"{quote(name, safe='')}={text}")
         else:
             parts.append(part)
@@ -93,7 +94,7 @@ def _partition(relative: Path) -> dict[str, str | None]:
         name, equals, value = part.partition("=")
         if equals:
             text = unquote(value)
-            values[unquote(name)] = None if text in ("", _NULL) else text
+            values[unquote(name)] = None if text in ("", NULL_PARTITION) else text
     return values
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.engines import FileRead, InputFile, Read, dataframe, read_files, rewrite
 from shoal.errors import ExpectationFailed, PipelineError
-from shoal.lake import Progress, Staged, TableName, staged_files
+from shoal.lake import NULL_PARTITION, Progress, Staged, TableName, staged_files
 from shoal.pipeline.decide import Decision, FlowWork
 from shoal.pipeline.definitions import Dataset, Kind
 from shoal.pipeline.expectations import Action, Expectation
@@ -294,10 +294,9 @@ def _write(
             mask = mask + bit
         frame = frame.withColumn(_BROKEN, mask.cast("bigint"))
         by = [_BROKEN, *by]
+    # Folder names are text. Sail 0.7.2 would write a null number as 0 and a null date as 1970.
     for column in dataset.partition_by:
-        # Folder names are text, and Delta keeps partition values as text. Sail 0.7.2 names the
-        # folder of a null date after 1970-01-01, so the text is made here.
-        text = F.coalesce(F.col(column).cast("string"), F.lit("__HIVE_DEFAULT_PARTITION__"))
+        text = F.coalesce(F.col(f"`{column}`").cast("string"), F.lit(NULL_PARTITION))
         frame = frame.withColumn(column, text)
     writer = frame.write.mode("append")
     (writer.partitionBy(*by) if by else writer).parquet(str(folder))

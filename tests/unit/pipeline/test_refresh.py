@@ -242,6 +242,34 @@ def test_partitioned_tables_with_awkward_values(project) -> None:
     assert project.rows("gold.parts", "id", "kind", "day") == sorted(newest, key=repr)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "read"),
+    [
+        ("INT", 5, 5),
+        ("BOOLEAN", True, True),
+        ("DOUBLE", 1.5, 1.5),
+        ("DATE", "2024-01-31", dt.date(2024, 1, 31)),
+        ("TIMESTAMP", "2024-01-31 10:30:00", dt.datetime(2024, 1, 31, 10, 30, tzinfo=dt.UTC)),
+    ],
+)
+def test_a_null_partition_stays_null_whatever_its_type(project, kind, value, read) -> None:
+    project.python(f"""
+        @dp.table(name="a", partition_cols=["p"])
+        def a():
+            return spark.readStream.schema("id INT, p {kind}").json("landing")
+
+        @dp.table(name="b", partition_cols=["p"])
+        def b():
+            return spark.readStream.table("a")
+    """)
+    project.land("1.json", [{"id": 1, "p": value}, {"id": 2, "p": None}])
+    project.ok()
+    project.land("2.json", [{"id": 3, "p": None}, {"id": 4, "p": value}])
+    assert project.ok()["default.b"].rows == 2
+    for table in ("a", "b"):
+        assert project.rows(table, "id", "p") == [(1, read), (2, None), (3, None), (4, read)]
+
+
 def test_a_partition_column_that_is_not_there_is_an_error(project) -> None:
     project.python("""
         @dp.table(name="t", partition_cols=["knd"])

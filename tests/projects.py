@@ -33,6 +33,7 @@ class SmallProject:
     def __init__(self, root: Path, engine: Engine | None = None) -> None:
         self.root = root
         self.engine = engine
+        self.storage = root / "lake"
         root.mkdir(parents=True, exist_ok=True)
         (root / "spark-pipeline.yml").write_text(SPEC)
         (root / "transformations").mkdir()
@@ -40,7 +41,12 @@ class SmallProject:
 
     @property
     def lake(self) -> Lake:
-        return Lake(self.root / "lake")
+        return Lake(self.storage)
+
+    def move_lake(self, storage: Path) -> None:
+        """Puts the lake into another folder, by a profile."""
+        self.storage = storage
+        (self.root / "shoal.toml").write_text(f'[profiles.default]\nstorage = "{storage}"\n')
 
     def python(self, text: str, name: str = "tables.py") -> Path:
         """Writes a Python source below the usual imports; its first line is line 1 of HEAD."""
@@ -84,7 +90,9 @@ class SmallProject:
     def ok(self, **options: Any) -> dict[str, TableReport]:
         """Refreshes the tables, of which none may fail."""
         found = self.run(**options)
-        assert not {r.table: r.error for r in found.values() if r.error}
+        errors = {report.table: report.error for report in found.values() if report.error}
+        if errors:
+            raise AssertionError(f"tables failed: {errors}")
         return found
 
     def plan(self, **options: Any) -> dict[str, tuple[str, str]]:

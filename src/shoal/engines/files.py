@@ -14,6 +14,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def read_files(
     if lines:
         return plan_of(_parsed(spark, read, files, schema)).root
     if not read.metadata:
-        return _native(read, [file.path for file in files])
+        return _native(read, [_literal(file.path) for file in files])
     frames = [_with_metadata(_frame(spark, read, file), file) for file in files]
     while len(frames) > 1:  # a balanced tree: plans may nest only about a hundred levels
         pairs = zip(frames[::2], frames[1::2], strict=False)
@@ -105,7 +106,22 @@ def _frame(spark: SparkSession, read: FileRead, file: InputFile) -> DataFrame:
 
     from shoal.engines.plan import dataframe
 
-    return dataframe(Plan(root=_native(read, [file.path])), spark)
+    return dataframe(Plan(root=_native(read, [_literal(file.path)])), spark)
+
+
+def _literal(path: str) -> str:
+    """A path in which Sail finds no pattern.
+
+    Raises:
+        PipelineError: Sail 0.7.2 would find nothing there, and say nothing.
+    """
+    if re.search(r"[*?\[{}]", path) and re.search(r"[^\x21-\x7e]|%", path):
+        raise PipelineError(
+            f"The engine cannot read '{path}': its name has pattern characters (*?[]{{}}) beside "
+            "spaces, '%' or letters that are not ASCII.",
+            hint="Rename the file or its folder.",
+        )
+    return re.sub(r"([*?\[{}])", r"[\1]", path)
 
 
 def _schema(spark: SparkSession, read: FileRead, files: Sequence[InputFile]) -> StructType:

@@ -231,6 +231,7 @@ class Table:
             exists = self.exists()
             if not exists or (overwrite and not self._fits(wanted, partition_by)):
                 Path(self.path).mkdir(parents=True, exist_ok=True)
+                known = {k: v for k, v in (properties or {}).items() if k.startswith("delta.")}
                 create_table_with_add_actions(
                     self.path,
                     columns,
@@ -239,9 +240,13 @@ class Table:
                     partition_by=list(partition_by) or None,
                     name=self.name,
                     description=comment,
-                    configuration=dict(properties or {}) or None,
+                    configuration=known or None,
                     commit_properties=commit,
                 )
+                # delta-rs makes no table with properties of other products, but adds them later.
+                others = {k: v for k, v in (properties or {}).items() if k not in known}
+                if others:
+                    self._open().alter.set_table_properties(others, raise_if_not_exists=False)
             else:
                 if not overwrite:
                     self._widen(wanted)

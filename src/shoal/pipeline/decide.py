@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +15,7 @@ from shoal.errors import PipelineError
 from shoal.lake import Changes, Progress, TableName
 from shoal.pipeline.definitions import Kind
 from shoal.pipeline.graph import Graph, Node, Query
+from shoal.pipeline.load import flow_error
 from shoal.pipeline.sources import list_files, new_files
 
 if TYPE_CHECKING:
@@ -181,6 +183,15 @@ def _definition(node: Node, query: Query, prints: list[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+@contextlib.contextmanager
+def _placed(query: Query) -> Iterator[None]:
+    """Puts the flow's place before errors about its files."""
+    try:
+        yield
+    except PipelineError as error:
+        raise flow_error(query.flow.location, error) from error
+
+
 def _decide_view(
     node: Node, graph: Graph, pins: Pins, root: Path, *, full: bool, exists: bool
 ) -> Decision:
@@ -188,7 +199,8 @@ def _decide_view(
     tables, reads, prints = _expand(query, graph)
     before = pins.lake.table(node.name).progress(query.flow.name)
     inputs = {name: Input(id=pin[0], version=pin[1]) for name in tables for pin in [pins.pin(name)]}
-    files = {read: tuple(list_files(read, root)) for read in reads}
+    with _placed(query):
+        files = {read: tuple(list_files(read, root)) for read in reads}
     definition = _definition(node, query, prints)
     marks = {file.path: [file.size, file.modified] for group in files.values() for file in group}
     versions = {str(name): (given.id, given.version) for name, given in inputs.items()}
@@ -285,21 +297,22 @@ def _flow_news(
             rows += more
     listed: dict[FileRead, tuple[InputFile, ...]] = {}
     arrived = 0
-    for read in reads:
-        if not read.streaming:
-            listed[read] = tuple(list_files(read, root))
-            continue
-        found = new_files(read, root, start.files)
-        listed[read] = found.files
-        arrived += len(found.files)
-        notes += found.notes
+    with _placed(query):
+        for read in reads:
+            if not read.streaming:
+                listed[read] = tuple(list_files(read, root))
+                continue
+            found = new_files(read, root, start.files)
+            listed[read] = found.files
+            arrived += len(found.files)
+            notes += found.notes
     work = FlowWork(
         query=query,
         before=start,
         definition=definition,
         tables=inputs,
         files=listed,
-        new=bool(rows or arrived),
+        new=bool(count or arrived),  # by files: a writer need not have said how many rows
     )
     return _News(
         work=work,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import linecache
 import os
 import sys
 import traceback
@@ -81,7 +82,10 @@ def run_source(file: SourceFile, **names: object) -> None:
     # so that functions travel to other processes by value.
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        # Compiled here, not by the loader: its cache knows a file by size and whole seconds, and
+        # would run the old text of one that was edited twice within a second.
+        linecache.checkcache(str(file.path))
+        exec(compile(file.path.read_bytes(), str(file.path), "exec"), module.__dict__)  # noqa: S102
     except ShoalError as error:
         if f"{file.shown}:" not in error.message:
             error.message = f"{file.shown}:{_line(error, file)}: {error.message}"

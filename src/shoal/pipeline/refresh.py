@@ -18,7 +18,7 @@ from shoal.pipeline.expectations import Action, Expectation
 from shoal.pipeline.graph import Graph, Node, Query
 from shoal.pipeline.inputs import table_relation
 from shoal.pipeline.load import flow_error
-from shoal.pipeline.sources import unchanged
+from shoal.pipeline.sources import relisted, unchanged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,7 +206,11 @@ def _run_flow(
             schema = _write(frame, dataset, expectations, part, engine)
         except Exception as error:
             raise flow_error(work.query.flow.location, error) from error
-        steady = {read: tuple(unchanged(files)) for read, files in work.files.items()}
+        # A stream leaves a file that changed to its next run; a view reads it as it is now.
+        steady = {
+            read: tuple(unchanged(files) if read.streaming else relisted(files))
+            for read, files in work.files.items()
+        }
         if steady == dict(work.files):
             break
         attempt += 1

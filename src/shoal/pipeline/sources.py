@@ -19,7 +19,7 @@ from shoal.errors import PipelineError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NewFiles", "list_files", "new_files", "unchanged"]
+__all__ = ["NewFiles", "list_files", "new_files", "relisted", "unchanged"]
 
 # A text file that ends in the middle of a record and was touched this recently is being written.
 _SETTLED_SECONDS = 60
@@ -149,12 +149,17 @@ def _growing(file: InputFile, kind: str) -> bool:
 
 def unchanged(files: Sequence[InputFile]) -> list[InputFile]:
     """Those of the files that are still as they were listed."""
+    now = set(relisted(files))
+    return [file for file in files if file in now]
+
+
+def relisted(files: Sequence[InputFile]) -> list[InputFile]:
+    """The files as they are now; those that are gone are left out."""
     kept = []
     for file in files:
         try:
             status = os.stat(file.path)
         except FileNotFoundError:
             continue
-        if (status.st_size, status.st_mtime_ns) == (file.size, file.modified):
-            kept.append(file)
+        kept.append(InputFile(path=file.path, size=status.st_size, modified=status.st_mtime_ns))
     return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -55,15 +56,21 @@ class Project:
         """
         written = self.profile.storage or self.spec.storage
         parsed = urlparse(written)
-        if parsed.scheme == "file":
-            return Path(unquote(parsed.path))
-        if "://" in written:
+        if "://" in written and parsed.scheme != "file":
             raise ProjectError(
                 f"The storage '{written}' is not on local disk; only paths and file: URIs are "
                 "supported now.",
                 hint=f"Set 'storage' in {self.spec.file} to a folder.",
             )
-        return (self.root / written).absolute()
+        path = Path(unquote(parsed.path)) if parsed.scheme == "file" else self.root / written
+        if odd := re.search(r"[^A-Za-z0-9_./:+&=,@~-]", str(path.absolute())):
+            raise ProjectError(
+                f"The storage '{path.absolute()}' has a '{odd.group()}' in its path, with which "
+                "Delta readers cannot find the tables' files.",
+                hint=f"Set 'storage' in shoal.toml or {self.spec.file.name} to a folder whose "
+                "path has only plain letters, digits, '.', '_' and '-'.",
+            )
+        return path.absolute()
 
     @property
     def tracking(self) -> str:

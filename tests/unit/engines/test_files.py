@@ -300,6 +300,13 @@ def test_other_formats_go_to_the_engine(engine, tmp_path) -> None:
     frame.coalesce(1).write.parquet(str(tmp_path / "out"))
     paths = sorted((tmp_path / "out").glob("*.parquet"))
     assert read(engine, paths, "parquet") == [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    for name in ("a[1]*{x,y}?.parquet", "two words ü%20.parquet"):
+        paths = [paths[0].rename(paths[0].with_name(name))]
+        assert len(read(engine, paths, "parquet")) == 2
+    odd = [paths[0].rename(paths[0].with_name("[1] ü.parquet"))]
+    with pytest.raises(PipelineError, match="engine cannot read .* ü.parquet"):
+        read(engine, odd, "parquet")
+    paths = [odd[0].rename(odd[0].with_name("plain.parquet"))]
     named = read(engine, paths, "parquet", metadata=True)
     assert {row["file_name"] for row in named} == {paths[0].name}
 

@@ -60,6 +60,14 @@ def test_commit_appends_and_overwrites_what_was_staged(lake) -> None:
     assert table.id() == identity
 
 
+def test_properties_of_other_products_are_kept(lake) -> None:
+    table = lake.table("a.b")
+    commit(table, ids(1), properties={"quality": "gold", "delta.appendOnly": "true"})
+    configuration = DeltaTable(table.path).metadata().configuration
+    assert configuration == {"quality": "gold", "delta.appendOnly": "true"}
+    assert found(table) == [1]
+
+
 def test_an_empty_commit_makes_a_table_with_columns(lake) -> None:
     table = lake.table("a.b")
     assert table.commit([], ids().schema) == 0

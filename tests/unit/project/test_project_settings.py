@@ -175,7 +175,7 @@ def test_a_library_may_stand_beside_the_project(tmp_path) -> None:
 
 
 def test_storage_may_be_absolute_or_a_file_uri_and_no_other_uri(tmp_path) -> None:
-    at = tmp_path / "a lake"
+    at = tmp_path / "lake=1"
     folder = project(tmp_path / "p", f"name: small\nstorage: '{at}'\n")
     assert find_project(folder).storage == at
     project(folder, f"name: small\nstorage: '{at.as_uri()}'\n")
@@ -183,6 +183,17 @@ def test_storage_may_be_absolute_or_a_file_uri_and_no_other_uri(tmp_path) -> Non
     project(folder, "name: small\nstorage: s3://bucket/lake\n")
     with pytest.raises(ProjectError, match="'s3://bucket/lake' is not on local disk"):
         _ = find_project(folder).storage
+
+
+@pytest.mark.parametrize("name", ["a lake", "größe", "100%", "[v1]", "a#b", "what?"])
+def test_storage_that_delta_readers_cannot_find_is_refused(tmp_path, name) -> None:
+    """Sail, Polars and delta-rs each lose tables below such a folder."""
+    folder = project(tmp_path / name)
+    with pytest.raises(ProjectError, match="Delta readers cannot find") as error:
+        _ = find_project(folder).storage
+    assert "Set 'storage' in shoal.toml" in error.value.hint
+    project(folder, settings=f'[profiles.default]\nstorage = "{tmp_path}/elsewhere"\n')
+    assert find_project(folder).storage == tmp_path / "elsewhere"
 
 
 SETTINGS = """

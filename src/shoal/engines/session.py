@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
@@ -39,6 +41,8 @@ class Engine:
     def close(self) -> None:
         """Ends the session and the embedded server."""
         with contextlib.suppress(Exception):
+            if self._server is not None:  # a server in this process comes back by no retry
+                self.spark.client.set_retry_policies([])
             self.spark.stop()
         if self._server is not None:
             self._server.stop()
@@ -108,4 +112,16 @@ def connect(url: str = "embedded") -> Engine:
             f"No Spark Connect session at {url}: {error}",
             hint="Check that the server runs there and speaks Spark Connect 4.",
         ) from error
+    if server is not None:
+        _keep_interrupts()
     return Engine(spark, server)
+
+
+def _keep_interrupts() -> None:
+    """Gives Ctrl-C back to Python: Sail 0.7.2 takes it too, and ends its server at once.
+
+    The run that it interrupts, or the notebook's next cell, would then wait for a dead server.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)

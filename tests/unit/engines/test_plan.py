@@ -430,3 +430,22 @@ def test_the_engine_runs_in_this_process(engine) -> None:
     assert engine.embedded
     assert engine.spark.conf.get("spark.sql.session.timeZone") == "UTC"
     assert engine.spark.sql("SELECT 1 AS a").collect()[0].a == 1
+
+
+INTERRUPTED = """
+import os, signal
+from shoal.engines import connect
+with connect() as engine:
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    except KeyboardInterrupt:
+        print("interrupted", engine.spark.range(3).count())
+"""
+
+
+def test_ctrl_c_reaches_python_and_not_the_engine() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted 3\n"), done.stderr

@@ -83,6 +83,38 @@ def test_rows_written_by_others_to_a_source_are_streamed_once(project) -> None:
     assert project.rows("silver.out", "id") == [1, 2, 3]
 
 
+def test_files_whose_writer_gave_no_row_counts_are_streamed(project) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from deltalake import Schema
+    from deltalake.transaction import AddAction
+
+    outside = project.lake.table("raw.in")
+    rows = pa.table({"id": [1, 2]})
+    outside.commit([], rows.schema)
+    project.python("""
+        @dp.table(name="out")
+        def out():
+            return spark.readStream.table("raw.in")
+    """)
+    project.ok()
+
+    def append(name: str) -> None:
+        path = f"{outside.path}/{name}"
+        pq.write_table(rows, path)
+        action = AddAction(name, pq.ParquetFile(path).metadata.serialized_size, {}, 0, True, "")
+        opened = DeltaTable(outside.path)
+        opened.create_write_transaction([action], "append", Schema.from_arrow(rows.schema))
+
+    append("a.parquet")
+    project.ok()
+    assert project.rows("out", "id") == [1, 2]
+    append("b.parquet")
+    project.ok()
+    assert project.rows("out", "id") == [1, 1, 2, 2]
+    assert project.ok()["default.out"].status == "unchanged"
+
+
 def test_a_materialized_view_is_recomputed_when_its_definition_changes(medallion) -> None:
     before = medallion.versions()
     medallion.python(EVENTS + SILVER + GOLD.replace('alias("n")', 'alias("m")'))

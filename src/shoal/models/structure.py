@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from shoal.errors import ModelError
 from shoal.models.allowed import is_estimator_class, trusted_module
 from shoal.models.native import dump_native, is_native
 from shoal.models.opaque import dump_skops
@@ -159,8 +160,14 @@ def _describe_estimator(value: Any, parts: list[bytes], where: str) -> Node:
             raise
         # Compiled trees, losses and the like: this one estimator as a whole through skops,
         # while what is around it keeps its shared structure.
+        try:
+            data = dump_skops(value)
+        except ModelError:
+            data = None
+        if data is None:
+            raise  # what was found first names the attribute
         del parts[known:]
-        _append_bytes(dump_skops(value), parts)
+        _append_bytes(data, parts)
         return ["skops", path]
 
 
@@ -170,9 +177,8 @@ def _describe_attributes(value: Any, parts: list[bytes], where: str) -> dict[str
         raise Unsupported(f"{where} is a {cls.__name__}, which has its own way to be stored")
     if "<locals>" in cls.__qualname__ or not _importable(cls.__module__):
         raise Unsupported(
-            f"{where} is a {cls.__name__}, defined in {cls.__module__}, which no other process "
-            "can import; move the class to a module that is on the import path where the model "
-            "is used"
+            f"{where} is of class {cls.__module__}.{cls.__qualname__}, which no other process can "
+            "import: move it to a module that can be imported wherever the model is used"
         )
     declared = value.get_params(deep=False) if hasattr(value, "get_params") else {}
     return {

@@ -94,9 +94,17 @@ def train(
             fitted, groups, seconds = _fit_one(plan, Path(folder), progress)
     members = assemble(declaration, plan.segments, fitted, groups, plan.job)
     if not any(used is not None for used in members.table.column("model_used").to_pylist()):
-        causes = "; ".join(f"{cause} ({n})" for cause, n in list(members.failures.items())[:3])
-        raise TrainingError(f"Model {declaration.name!r}: no segment could be fitted: {causes}.")
+        raise _nothing_fitted(declaration, members)
     return _commit(plan, lake, members, seconds, begun)
+
+
+def _nothing_fitted(declaration: ModelDeclaration, members: Members) -> TrainingError:
+    causes = "; ".join(f"{cause} ({n})" for cause, n in list(members.failures.items())[:3])
+    error = next((e for e in members.table.column("error").to_pylist() if e), None)
+    return TrainingError(
+        f"Model {declaration.name!r}: no segment could be fitted: {causes}.",
+        hint=f"the first error in full: {error}" if error and error not in causes else None,
+    )
 
 
 class _Plan:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, RegressorMixin, is_classifier
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import (
+    GradientBoostingClassifier,
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -17,7 +18,7 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import ElasticNet, Lasso, LinearRegression, LogisticRegression, Ridge
-from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -27,7 +28,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 from sklearn.svm import SVR
-from sklearn.tree import DecisionTreeRegressor
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from shoal.errors import ModelError
 from shoal.models import decode, encode
@@ -57,10 +58,13 @@ LINEAR = {
 }
 OTHERS = {
     "KNeighbors": KNeighborsRegressor,
+    "KNeighborsClassifier": KNeighborsClassifier,
     "DecisionTree": DecisionTreeRegressor,
+    "DecisionTreeClassifier": DecisionTreeClassifier,
     "RandomForest": lambda: RandomForestRegressor(4, random_state=0),
     "RandomForestClassifier": lambda: RandomForestClassifier(4),
     "GradientBoosting": lambda: GradientBoostingRegressor(n_estimators=4),
+    "GradientBoostingClassifier": lambda: GradientBoostingClassifier(n_estimators=4),
     "HistGradientBoosting": lambda: HistGradientBoostingRegressor(max_iter=4),
     "HistGradientBoostingClassifier": lambda: HistGradientBoostingClassifier(max_iter=4),
     "scaled forest": lambda: make_pipeline(StandardScaler(), RandomForestRegressor(3)),
@@ -108,8 +112,10 @@ def test_a_decoded_estimator_predicts_the_same_bits(name, seed) -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_trees_neighbours_and_boosters_predict_the_same_bits(name) -> None:
-    check_same(*fitted(OTHERS[name], 7))
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**31))
+def test_trees_neighbours_and_boosters_predict_the_same_bits(name, seed) -> None:
+    check_same(*fitted(OTHERS[name], seed))
 
 
 @pytest.mark.parametrize("name", ["scaled", "columns", "XGBRegressor", "scaled forest"])

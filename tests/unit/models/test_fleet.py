@@ -161,7 +161,11 @@ def test_classes_come_back_as_labels(tmp_path) -> None:
         (lambda t: t.drop_columns("x"), "feature column 'x' is missing"),
         (lambda t: t.drop_columns("dest"), "column 'dest' is missing"),
         (lambda t: t.set_column(3, "x", pa.array([None, "far"])), "row 1, column 'x': found 'far'"),
-        (lambda t: t.set_column(1, "dest", pa.array([0.5, 1.0])), "segment key"),
+        (lambda t: t.set_column(1, "dest", pa.array([0.5, 1.0])), "segment key.*found 0.5"),
+        (lambda t: t.set_column(1, "dest", pa.array([1.0, np.inf])), "segment key.*found inf"),
+        (lambda t: t.set_column(1, "dest", pa.array([1e300, 1.0])), r"segment key.*found 1e\+300"),
+        (lambda t: t.append_column("x", t["x"]), "column 'x' is there 2 times"),
+        (lambda t: t.append_column("dest", t["dest"]), "column 'dest' is there 2 times"),
     ],
 )
 def test_wrong_requests_name_the_row_and_column(tmp_path, change, message) -> None:

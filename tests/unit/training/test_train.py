@@ -3,6 +3,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from shoal.errors import ModelError, TableNotFound, TrainingError
+from shoal.errors import Conflict, ModelError, TableNotFound, TrainingError
 from shoal.lake import Lake
 from shoal.models import Fleet, ModelDeclaration, collecting_models, model
 from shoal.training import train
@@ -165,6 +166,9 @@ def test_bad_segments_get_a_row_and_a_named_fallback(tmp_path) -> None:
     rows = members(lake)
     assert rows['["UA","IAH"]']["status"] == "fallback"
     assert rows['["UA","IAH"]']["rows_dropped"] == 100
+    assert rows['["UA","IAH"]']["reason"].endswith(
+        "(100 rows with missing or infinite values were dropped)"
+    )
     assert rows['["UA","IAH"]']["model_used"] == '["UA"]'
     assert rows['["AA","MIA"]']["reason"] == "7 training rows, fewer than min_rows = 30"
     assert rows['["AA","MIA"]']["model_used"] == '["AA"]'
@@ -260,6 +264,17 @@ def test_an_empty_table_and_one_without_numbers(tmp_path) -> None:
     lake = lake_with(tmp_path / "b", flights().select(["carrier", "dest", "day", "note", "delay"]))
     with pytest.raises(TrainingError, match="no numeric or boolean column"):
         train(declare(), lake)
+
+
+def test_two_trainings_at_once_keep_their_artifacts_apart(tmp_path) -> None:
+    lake = lake_with(tmp_path, flights())
+    with ThreadPoolExecutor(2) as threads:
+        running = [threads.submit(train, declare(), lake, workers=1) for _ in range(2)]
+    done = [r.result() for r in running if not isinstance(r.exception(), Conflict)]
+    assert done
+    assert len({each.fleet_version for each in done}) == len(done)
+    for each in done:
+        assert Fleet.open(each.artifact).header.fleet_version == each.fleet_version
 
 
 def test_one_model_without_by(tmp_path) -> None:

@@ -1,0 +1,129 @@
+"""Models as a project declares them: files below ``models/``, run by name, gone afterwards."""
+
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from shoal.errors import ModelError
+from shoal.models import Fleet, collecting_models, model
+from shoal.training import train
+from shoal.workspace import Workspace
+
+HELPERS = """
+def more(alpha):
+    return alpha + 1
+"""
+
+MODELS = """
+import numpy as np
+import shoal
+from chores import more
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+ALPHA = 2.0
+
+
+def scaled(*, alpha):
+    return make_pipeline(StandardScaler(), Ridge(alpha=more(alpha) * np.sqrt(ALPHA)))
+
+
+class Level(RegressorMixin, BaseEstimator):
+    def fit(self, features, target):
+        self.level_ = float(np.mean(target))
+        return self
+
+    def predict(self, features):
+        return np.full(len(features), self.level_)
+
+
+@shoal.model(table="gold.sales", target="y", by=["region", "store"], time="day")
+def price(alpha: float = 1.0):
+    return scaled(alpha=alpha)
+
+
+@shoal.model(table="gold.sales", target="y", by=["store"], time="day")
+def level():
+    return Level()
+"""
+
+
+def sales(rows: int = 600) -> pa.Table:
+    random = np.random.default_rng(0)
+    store = random.integers(0, 6, rows)
+    x = random.normal(size=rows)
+    return pa.table(
+        {
+            "region": store // 3,
+            "store": [f"s{i}" for i in store],
+            "day": np.arange(rows),
+            "x": x,
+            "y": x * store + 0.1 * random.normal(size=rows),
+        }
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "spark-pipeline.yml").write_text("name: shop\nstorage: lake\nlibraries: []\n")
+    (tmp_path / "chores.py").write_text(HELPERS)
+    (tmp_path / "models" / "price.py").write_text(MODELS)
+    with Workspace.open(tmp_path) as opened:
+        opened.lake.table("gold.sales").append(sales())
+        yield opened
+    sys.modules.pop("chores", None)
+
+
+def test_helpers_travel_to_the_workers_and_back_into_predictions(workspace) -> None:
+    (report,) = workspace.train(["price"])
+    assert (report.status, report.metrics["segments_ok"]) == ("trained", 6), report.error
+    (scored,) = workspace.score(["price"])
+    assert (scored.status, scored.rows, scored.fallbacks) == ("scored", 600, 0), scored.error
+
+
+def test_a_class_in_a_models_file_is_refused_by_name(workspace) -> None:
+    (report,) = workspace.train(["level"])
+    assert report.status == "failed"
+    assert "shoal_project.price.Level, which no other process can import: move it" in report.error
+    assert not workspace.lake.table("shoal.fleet_level").exists()
+
+
+def test_an_importable_class_is_opened_by_those_who_trust_it(
+    tmp_path, monkeypatch, workspace
+) -> None:
+    (tmp_path / "levels.py").write_text(
+        MODELS.split("@shoal", maxsplit=1)[0].replace("import shoal", "")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import levels
+
+    with collecting_models() as found:
+        model(table="gold.sales", target="y", by=["store"], time="day", name="own")(levels.Level)
+    trained = train(found[0], workspace.lake, workers=1)
+    with pytest.raises(ModelError, match="export SHOAL_TRUSTED_MODULES=levels"):
+        Fleet.open(trained.artifact).predict(trained.input_example)
+    monkeypatch.setenv("SHOAL_TRUSTED_MODULES", "other, levels")
+    assert Fleet.open(trained.artifact).predict(trained.input_example)["prediction"].null_count == 0
+    sys.modules.pop("levels")
+
+
+def test_workers_start_without_pandas_and_can_import_it_later() -> None:
+    script = """
+        import sys
+        from shoal.training.worker import _import_all
+        _import_all(["sklearn.linear_model", "no_such_module"])
+        assert "sklearn.linear_model" in sys.modules
+        assert "pandas" not in sys.modules
+        import pandas
+        from sklearn.linear_model import Ridge
+        frame = pandas.DataFrame({"x": [1.0, 2.0, 3.0]})
+        assert Ridge().fit(frame, [1.0, 2.0, 3.0]).feature_names_in_.tolist() == ["x"]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120)

@@ -9,7 +9,9 @@ UV := $(shell command -v uv 2>/dev/null || echo $(TOOLS)/bin/uv)
 export UV_COMPILE_BYTECODE := 1
 RUN := $(UV) run --no-sync
 
-.PHONY: help setup demo test test-fast lint format bench clean
+install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; }
+
+.PHONY: help setup servers demo test test-fast lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,8 +32,16 @@ demo: setup ## Real flights, from raw files to a REST answer
 	@rm -rf demo
 	@$(RUN) shoal demo --folder demo
 
-test: setup ## All tests
-	@$(RUN) pytest -q
+test: setup servers ## All tests
+	@$(RUN) pytest -q -rs
+
+# What the tests of R and Kafka start: R and Java from the distribution, Kafka's jars from Maven
+# Central. Kafka's tests say why they are skipped where it cannot be had.
+servers:
+	@command -v Rscript >/dev/null || $(call install,r-base-core)
+	@command -v java >/dev/null || $(call install,openjdk-17-jre-headless)
+	@command -v mvn >/dev/null || $(call install,maven)
+	@$(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
 
 test-fast: setup ## The tests that start no other server and kill no process
 	@$(RUN) pytest -q -m "not slow"
@@ -49,6 +59,7 @@ format: setup ## Mend what ruff can mend
 bench: setup ## The benchmarks, as ratios
 	@$(RUN) python benchmarks/fleet.py
 	@$(RUN) python benchmarks/pipeline.py
+	@$(RUN) python benchmarks/medallion.py
 
 clean: ## Remove what make made
 	@rm -rf .venv $(TOOLS) demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

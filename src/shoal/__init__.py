@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from shoal.lake import Lake
     from shoal.models import Fleet, model
     from shoal.pipeline import (
+        arrow,
         expect,
         expect_all,
         expect_all_or_drop,
         expect_all_or_fail,
         expect_or_drop,
         expect_or_fail,
+        pandas,
+        polars,
+        r,
+        stream,
     )
     from shoal.workspace import Workspace
 
@@ -32,6 +37,7 @@ __all__ = [
     "Lake",
     "ShoalError",
     "Workspace",
+    "arrow",
     "expect",
     "expect_all",
     "expect_all_or_drop",
@@ -39,6 +45,10 @@ __all__ = [
     "expect_or_drop",
     "expect_or_fail",
     "model",
+    "pandas",
+    "polars",
+    "r",
+    "stream",
 ]
 
 _HOMES = {

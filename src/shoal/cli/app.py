@@ -21,7 +21,7 @@ __all__ = ["cli", "command", "main"]
 
 
 _ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "tables", "history", "sql"]
-_ORDER += ["version"]
+_ORDER += ["diff", "restore", "clone", "optimize", "vacuum", "checks", "version"]
 
 
 class _Ordered(click.Group):
@@ -103,4 +103,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(141)
 
 
-from shoal.cli import lake, models, pipeline, project  # noqa: E402, F401  (they register commands)
+from shoal.cli import lake, maintain, models, pipeline, project  # noqa: E402, F401  (they register commands)

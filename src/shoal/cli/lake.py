@@ -47,18 +47,10 @@ def tables(folder: Path | None, profile: str | None, as_json: bool) -> None:
             str(row["version"]),
             f"{row['rows']:,}",
             f"{row['files']:,}",
-            _size(row["bytes"]),
+            show.size(row["bytes"]),
             row["comment"] or "",
         )
     show.console().print(grid)
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 @command("shoal history silver.flights --limit 5")

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from shoal.pipeline import Decision
     from shoal.workspace import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
 
-__all__ = ["Watch", "arrow", "console", "grid", "plan", "print_json", "run", "watching"]
+__all__ = [
+    "Watch",
+    "arrow",
+    "console",
+    "grid",
+    "plan",
+    "print_json",
+    "run",
+    "size",
+    "value",
+    "watching",
+]
 
 _COLOURS = {
     "refreshed": "green",
@@ -78,6 +89,15 @@ def seconds(value: float) -> str:
 def number(value: float | None) -> str:
     """A whole number with separators, or nothing."""
     return f"{value:,.0f}" if value else ""
+
+
+def size(count: float) -> str:
+    """A number of bytes, short."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
 
 
 def figure(value: float | None) -> str:
@@ -218,7 +238,7 @@ def arrow(rows: pa.Table, *, title: str | None = None, limit: int = 50) -> None:
     out = console()
     table = grid(title, *rows.column_names)
     for row in rows.slice(0, limit).to_pylist():
-        table.add_row(*(Text(_value(value)) for value in row.values()))
+        table.add_row(*(Text(value(item)) for item in row.values()))
     out.print(table)
     shown = min(limit, rows.num_rows)
     out.print(
@@ -228,10 +248,11 @@ def arrow(rows: pa.Table, *, title: str | None = None, limit: int = 50) -> None:
     )
 
 
-def _value(value: object) -> str:
-    if value is None:
+def value(item: object) -> str:
+    """One value of a row, as text."""
+    if item is None:
         return "NULL"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{item:.6g}" if isinstance(item, float) else str(item)
 
 
 class Watch:

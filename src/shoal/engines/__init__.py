@@ -5,13 +5,19 @@ process by default. What a user's query reads is found in its unresolved plan wi
 and each read can be replaced: by one version of a Delta table, or by just the new files.
 """
 
+from shoal.engines.algebra import Algebra, Grouping, marks, put
 from shoal.engines.files import InputFile, read_files
+from shoal.engines.functions import describe
+from shoal.engines.linear import MARK, Shape
 from shoal.engines.plan import (
+    ExecutionRefused,
     FileRead,
+    KafkaRead,
     Read,
     TableRead,
     dataframe,
     fingerprint,
+    input_plan,
     plan_of,
     query_plan,
     reads,
@@ -23,17 +29,27 @@ from shoal.engines.sql import SqlTable, parse_sql, sql_tables
 from shoal.engines.streaming import stateful_operator
 
 __all__ = [
+    "MARK",
+    "Algebra",
     "Engine",
+    "ExecutionRefused",
     "FileRead",
+    "Grouping",
     "InputFile",
+    "KafkaRead",
     "Read",
+    "Shape",
     "SqlTable",
     "TableRead",
     "connect",
     "dataframe",
+    "describe",
     "fingerprint",
+    "input_plan",
+    "marks",
     "parse_sql",
     "plan_of",
+    "put",
     "query_plan",
     "read_files",
     "reads",

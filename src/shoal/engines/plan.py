@@ -7,6 +7,7 @@ is unresolved, so tables are still names).
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.engines.functions import describe
 from shoal.engines.sql import sql_qualifiers, sql_tables
+from shoal.engines.sqlread import SqlSource, sql_sources
+from shoal.errors import PipelineError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -22,17 +25,24 @@ if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession
 
 __all__ = [
+    "ExecutionRefused",
     "FileRead",
+    "KafkaRead",
     "Read",
     "TableRead",
     "dataframe",
     "fingerprint",
+    "input_plan",
     "plan_of",
     "query_plan",
     "reads",
     "rewrite",
     "version_relation",
 ]
+
+
+class ExecutionRefused(PipelineError):
+    """A flow's function asks for rows while it should only say what to compute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +57,7 @@ class TableRead:
 
     name: str
     streaming: bool
-    options: Mapping[str, str] = field(default_factory=dict, compare=False)
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +77,34 @@ class FileRead:
     paths: tuple[str, ...]
     schema: str
     streaming: bool
-    options: Mapping[str, str] = field(default_factory=dict, compare=False)
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
     metadata: bool = False
 
 
-Read = TableRead | FileRead
+@dataclass(frozen=True, kw_only=True)
+class KafkaRead:
+    """Messages read from Kafka.
+
+    Args:
+        options: Reader options as sorted pairs, names in lower case.
+        streaming: Read with ``readStream`` or ``STREAM``.
+    """
+
+    options: tuple[tuple[str, str], ...] = field(repr=False)  # they may hold a password
+    streaming: bool
+
+    @classmethod
+    def of(cls, options: Mapping[str, str], *, streaming: bool) -> KafkaRead:
+        """A read by its options, or by the arguments of SQL's ``read_kafka``."""
+        named = {key.lower(): text for key, text in options.items()}
+        if "bootstrapservers" in named:
+            named.setdefault("kafka.bootstrap.servers", named.pop("bootstrapservers"))
+        return cls(options=tuple(sorted(named.items())), streaming=streaming)
+
+
+_LIVE = re.compile(r"^`?live`?\.", re.IGNORECASE)  # Databricks' old word for "this pipeline"
+
+Read = TableRead | FileRead | KafkaRead
 Replace = Callable[[Read], "Relation | None"]
 
 
@@ -87,6 +120,27 @@ def query_plan(text: str) -> Plan:
     from pyspark.sql.connect.proto import SQL, Plan, Relation
 
     return Plan(root=Relation(sql=SQL(query=text)))
+
+
+def input_plan(tables: Mapping[str, bool]) -> Plan:
+    """A plan that says which tables are read, and no more: for flows that no engine runs.
+
+    Args:
+        tables: Names, and whether the read streams.
+    """
+    from pyspark.sql.connect.proto import Plan, Relation, SetOperation
+    from pyspark.sql.connect.proto import Read as ReadRelation
+
+    found: Relation | None = None
+    for name, streaming in tables.items():
+        named = ReadRelation.NamedTable(unparsed_identifier=name)
+        one = Relation(read=ReadRelation(named_table=named, is_streaming=streaming))
+        if found is not None:
+            kind = SetOperation.SET_OP_TYPE_UNION
+            both = SetOperation(left_input=found, right_input=one, set_op_type=kind, is_all=True)
+            one = Relation(set_op=both)
+        found = one
+    return Plan(root=found)
 
 
 def dataframe(plan: Plan, spark: SparkSession) -> DataFrame:
@@ -206,13 +260,15 @@ def _put(relation: Any, new: Relation) -> None:
 def _read(read: Any, metadata: bool) -> Read:
     if read.WhichOneof("read_type") == "named_table":
         return TableRead(
-            name=read.named_table.unparsed_identifier,
+            name=_LIVE.sub("", read.named_table.unparsed_identifier),
             streaming=read.is_streaming,
             options={key.lower(): text for key, text in read.named_table.options.items()},
         )
     source = read.data_source
     options = {key.lower(): text for key, text in source.options.items()}
     kind = source.format or "parquet"
+    if kind.lower() == "kafka":
+        return KafkaRead.of(options, streaming=read.is_streaming)
     if kind.lower() == "cloudfiles":
         kind = options.get("cloudfiles.format", "json")
     paths = tuple(source.paths) or ((options["path"],) if "path" in options else ())
@@ -232,19 +288,29 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
     text = relation.sql.query
     edits: list[tuple[int, int, str]] = []
     references: list[Relation] = []
-    for mention in sql_tables(text):
-        if mention.name.lower() in bound:
-            continue
-        new = replace(TableRead(name=mention.name, streaming=mention.streaming))
-        if new is None:
-            continue
+
+    def put(new: Relation, start: int, end: int, name: str) -> None:
         alias = f"shoal_input_{len(references)}"
         reference = Relation(subquery_alias=SubqueryAlias(input=new, alias=alias))
         reference.common.plan_id = secrets.randbits(48)  # the client's own ids count from zero
         references.append(reference)
+        edits.append((start, end, f"{alias} AS `{name}`" if name else alias))
+
+    for source in sql_sources(text):
+        new = replace(_source_read(source, "_metadata" in text))
+        if new is not None:
+            put(new, source.start, source.end, "")
+    for mention in sql_tables(text):
+        if mention.name.lower() in bound:
+            continue
+        new = replace(
+            TableRead(name=mention.name, streaming=mention.streaming, options=mention.options)
+        )
+        if new is None:
+            continue
         # Columns may be qualified by the table's own last name: keep it as the alias.
-        shown = alias if mention.aliased else f"{alias} AS `{mention.name.split('.')[-1]}`"
-        edits.append((mention.start, mention.end, shown))
+        name = "" if mention.aliased else mention.name.split(".")[-1]
+        put(new, mention.start, mention.end, name)
     if not references:
         return
     edits += [(start, end, "") for start, end in sql_qualifiers(text)]
@@ -257,6 +323,19 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
     root.CopyFrom(relation)
     root.sql.query = "".join([*pieces, text[at:]])
     relation.with_relations.CopyFrom(WithRelations(root=root, references=references))
+
+
+def _source_read(source: SqlSource, metadata: bool) -> Read:
+    if source.kafka:
+        return KafkaRead.of(source.options, streaming=source.streaming)
+    return FileRead(
+        format=source.options["cloudfiles.format"],
+        paths=(source.path,),
+        schema=source.options.get("schema", ""),
+        streaming=source.streaming,
+        options={key: text for key, text in source.options.items() if key != "schema"},
+        metadata=metadata,
+    )
 
 
 def fingerprint(plan: Plan) -> str:

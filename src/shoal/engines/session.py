@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
 from shoal.errors import EngineError
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pysail.spark import SparkConnectServer
+    from pyspark.sql.connect.proto import Plan
     from pyspark.sql.connect.session import SparkSession
+
+    from shoal.engines.requests import Interceptor
 
 __all__ = ["Engine", "connect"]
 
@@ -26,17 +29,43 @@ class Engine:
 
     Args:
         spark: The session.
+        interceptor: What sees the session's requests.
         server: The Sail server of this process, stopped with the session; None for a remote one.
     """
 
-    def __init__(self, spark: SparkSession, server: SparkConnectServer | None = None) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        interceptor: Interceptor,
+        server: SparkConnectServer | None = None,
+    ) -> None:
         self.spark = spark
         self._server = server
+        self._interceptor = interceptor
 
     @property
     def embedded(self) -> bool:
         """True for Sail in this process."""
         return self._server is not None
+
+    @contextlib.contextmanager
+    def resolving(self, resolve: Callable[[Plan], Plan] | None) -> Iterator[None]:
+        """While open, what this thread asks about plans is asked about rewritten ones.
+
+        Rows are refused meanwhile, and this session is the thread's active one, which
+        pandas-on-Spark and ``SparkSession.getActiveSession`` look for.
+
+        Args:
+            resolve: Gives the plan to ask about; None asks, and executes, as usual.
+        """
+        active = type(self.spark)._active_session
+        before = getattr(active, "session", None)
+        active.session = self.spark
+        try:
+            with self._interceptor.resolving(resolve):
+                yield
+        finally:
+            active.session = before
 
     def close(self) -> None:
         """Ends the session and the embedded server."""
@@ -100,10 +129,16 @@ def connect(url: str = "embedded") -> Engine:
             hint="Use 'embedded', or a Spark Connect URL such as sc://localhost:15002.",
         )
     with _no_doctest():
+        from pyspark.sql.connect.client import DefaultChannelBuilder
         from pyspark.sql.connect.session import SparkSession
 
+        from shoal.engines.requests import Interceptor
+
     try:
-        spark = SparkSession.builder.remote(url).create()
+        channel = DefaultChannelBuilder(url)
+        interceptor = Interceptor(embedded=server is not None)
+        channel.add_interceptor(interceptor)
+        spark = SparkSession.builder.channelBuilder(channel).create()
         spark.conf.set("spark.sql.session.timeZone", "UTC")
     except Exception as error:
         if server is not None:
@@ -114,7 +149,7 @@ def connect(url: str = "embedded") -> Engine:
         ) from error
     if server is not None:
         _keep_interrupts()
-    return Engine(spark, server)
+    return Engine(spark, interceptor, server)
 
 
 def _keep_interrupts() -> None:

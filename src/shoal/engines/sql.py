@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PipelineError
 
 if TYPE_CHECKING:
     from sqlglot import exp
+    from sqlglot.tokenizer_core import Token
 
 __all__ = ["SqlTable", "parse_sql", "sql_qualifiers", "sql_tables"]
 
@@ -24,6 +27,7 @@ class SqlTable:
         end: Offset behind its last character, with the closing ``)``.
         streaming: Written as ``STREAM(name)`` or ``STREAM name``.
         aliased: The query gives it an alias.
+        options: ``versionasof`` or ``timestampasof``, where the query asks for an older version.
     """
 
     name: str
@@ -31,6 +35,7 @@ class SqlTable:
     end: int
     streaming: bool
     aliased: bool
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_sql(text: str) -> exp.Expression:
@@ -83,6 +88,10 @@ def sql_tables(text: str) -> list[SqlTable]:
         elif before == ["STREAM", "("] and tokens[last + 1].text == ")":
             streaming, start, end = True, tokens[first - 2].start, tokens[last + 1].end + 1
             last += 1
+        options, more = _time_travel(tokens[last + 1 :])
+        if more:
+            last += more
+            end = tokens[last].end + 1
         following = tokens[last + 1].token_type.name if last + 1 < len(tokens) else ""
         aliased = bool(table.alias) or following in {"ALIAS", "VAR", "IDENTIFIER"}
         found.append(
@@ -92,9 +101,36 @@ def sql_tables(text: str) -> list[SqlTable]:
                 end=end,
                 streaming=streaming,
                 aliased=aliased,
+                options=options,
             )
         )
     return sorted(found, key=lambda mention: mention.start)
+
+
+def _time_travel(tokens: Sequence[Token]) -> tuple[dict[str, str], int]:
+    """``VERSION AS OF 3``, ``TIMESTAMP AS OF '...'`` or ``@v3`` as options; how many tokens.
+
+    Raises:
+        PipelineError: The version is no literal.
+    """
+    words = [token.text.upper() for token in tokens[:6]]
+    if words[:1] == ["@"] and re.fullmatch(r"V\d+", "".join(words[1:2])):
+        return {"versionasof": words[1][1:]}, 2
+    at = 1 if words[:1] == ["FOR"] else 0
+    kinds = {"VERSION": "versionasof", "SYSTEM_VERSION": "versionasof"}
+    kinds |= {"TIMESTAMP": "timestampasof", "SYSTEM_TIME": "timestampasof"}
+    if words[at + 1 : at + 3] != ["AS", "OF"] or words[at] not in kinds:
+        return {}, 0
+    given = at + 3
+    if words[given : given + 1] in (["DATE"], ["TIMESTAMP"]):
+        given += 1
+    literal = tokens[given] if given < len(tokens) else None
+    if literal is None or literal.token_type.name not in {"NUMBER", "STRING"}:
+        raise PipelineError(
+            f"{' '.join(words[at : at + 3])} needs a number or a time in quotes.",
+            hint="For example VERSION AS OF 3, or TIMESTAMP AS OF '2026-11-23 18:00:00'.",
+        )
+    return {kinds[words[at]]: literal.text}, given + 1
 
 
 def _is_cte(table: exp.Table) -> bool:

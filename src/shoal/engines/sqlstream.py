@@ -37,6 +37,8 @@ def _walk(node: Any, names: Mapping[str, bool]) -> Found:
     if isinstance(node, exp.Stream):
         return None, True
     if isinstance(node, exp.Table):
+        if isinstance(node.this, exp.Anonymous):
+            return None, node.this.name.lower() == "cloud_files"
         bound = len(node.parts) == 1 and names.get(node.name.lower(), False)
         return None, bool(bound)
     if not isinstance(node, exp.Query):

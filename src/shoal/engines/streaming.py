@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from pyspark.sql.connect.proto import Plan
 
-__all__ = ["stateful_operator"]
+__all__ = ["aggregates", "stateful_operator"]
 
 _STATEFUL = {
     "aggregate": "an aggregation",
@@ -21,7 +21,7 @@ _STATEFUL = {
     "offset": "offset",
     "tail": "tail",
     "sort": "a sort",
-    "group_map": "applyInPandas over groups",
+    "group_map": "applyInPandas or transformWithState over groups",
     "co_group_map": "applyInPandas over groups",
     "apply_in_pandas_with_state": "applyInPandasWithState",
     "sample": "sample",
@@ -120,7 +120,7 @@ def _in_expressions(message: Message) -> str | None:
         given: Any = item
         if name == "Window":
             return "a window function"
-        if name == "UnresolvedFunction" and _aggregates(given.function_name):
+        if name == "UnresolvedFunction" and aggregates(given.function_name):
             return "an aggregation"
         if name == "ExpressionString":
             tree = parse_one(given.expression, dialect="databricks")
@@ -134,7 +134,8 @@ def _in_expressions(message: Message) -> str | None:
 
 
 @cache
-def _aggregates(function: str) -> bool:
+def aggregates(function: str) -> bool:
+    """Whether a function of that name gives one value for many rows."""
     from sqlglot import exp, parse_one
     from sqlglot.errors import SqlglotError
 

@@ -7,21 +7,53 @@ and progress land together or not at all.
 """
 
 from shoal.lake.changes import AddedFile, Changes
+from shoal.lake.checks import Finding, check
+from shoal.lake.clone import Cloned, clone
+from shoal.lake.diff import Change, Difference, diff
+from shoal.lake.disk import disk_error
 from shoal.lake.lake import Lake
+from shoal.lake.log import last_writers
 from shoal.lake.names import TableName
+from shoal.lake.optimize import Optimized, optimize, small_files
 from shoal.lake.progress import Progress
+from shoal.lake.protocol import Constraint
+from shoal.lake.restore import Restored, flows, restore, version_asked, version_at
 from shoal.lake.staging import NULL_PARTITION, Staged, delta_schema, staged_files
 from shoal.lake.table import Table
+from shoal.lake.vacuum import Guard, Kept, Vacuumed, abandoned, vacuum
 
 __all__ = [
     "NULL_PARTITION",
     "AddedFile",
+    "Change",
     "Changes",
+    "Cloned",
+    "Constraint",
+    "Difference",
+    "Finding",
+    "Guard",
+    "Kept",
     "Lake",
+    "Optimized",
     "Progress",
+    "Restored",
     "Staged",
     "Table",
     "TableName",
+    "Vacuumed",
+    "abandoned",
+    "check",
+    "clone",
     "delta_schema",
+    "diff",
+    "disk_error",
+    "flows",
+    "last_writers",
+    "optimize",
+    "restore",
+    "small_files",
     "staged_files",
+    "vacuum",
+    "version_asked",
+    "version_at",
 ]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from shoal.errors import TableError
@@ -15,19 +16,21 @@ __all__ = ["AddedFile", "Changes", "read_changes"]
 
 @dataclass(frozen=True, kw_only=True)
 class AddedFile:
-    """One Parquet file that a version added.
+    """One Parquet file that a version added or removed.
 
     Args:
         path: Absolute path.
-        version: The version that added it.
+        version: The version that added or removed it.
         rows: Rows in the file, or None when the writer did not say.
         partition: Values of the partition columns as text, which the file itself does not hold.
+        vector: The file has a deletion vector: not all of its rows count.
     """
 
     path: str
     version: int
     rows: int | None
     partition: Mapping[str, str | None] = field(default_factory=dict)
+    vector: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +40,12 @@ class Changes:
     Args:
         files: Files whose rows are new, in commit order.
         rewrites: Versions that also removed or changed rows (delete, update, overwrite).
+        removed: Files whose rows those versions took away, in commit order.
     """
 
     files: tuple[AddedFile, ...]
     rewrites: tuple[int, ...]
+    removed: tuple[AddedFile, ...] = ()
 
     @property
     def append_only(self) -> bool:
@@ -68,6 +73,7 @@ def read_changes(table_path: str, *, after: int, until: int) -> Changes:
         TableError: A version's log entry is gone (log retention is 30 days by default).
     """
     files: list[AddedFile] = []
+    removed: list[AddedFile] = []
     rewrites: list[int] = []
     for version in range(after + 1, until + 1):
         entry = Path(table_path) / "_delta_log" / f"{version:020}.json"
@@ -84,16 +90,21 @@ def read_changes(table_path: str, *, after: int, until: int) -> Changes:
             action = json.loads(line)
             if (remove := action.get("remove")) and remove.get("dataChange", True):
                 rewrote = True
+                removed.append(_file(table_path, version, remove))
             if (add := action.get("add")) and add.get("dataChange", True):
-                stats = json.loads(add["stats"]) if add.get("stats") else {}
-                files.append(
-                    AddedFile(
-                        path=str(Path(table_path) / unquote(add["path"])),
-                        version=version,
-                        rows=stats.get("numRecords"),
-                        partition=add.get("partitionValues") or {},
-                    )
-                )
+                files.append(_file(table_path, version, add))
+                rewrote |= files[-1].vector  # some of its rows do not count: not a plain addition
         if rewrote:
             rewrites.append(version)
-    return Changes(files=tuple(files), rewrites=tuple(rewrites))
+    return Changes(files=tuple(files), rewrites=tuple(rewrites), removed=tuple(removed))
+
+
+def _file(table_path: str, version: int, action: Mapping[str, Any]) -> AddedFile:
+    stats = json.loads(action["stats"]) if action.get("stats") else {}
+    return AddedFile(
+        path=str(Path(table_path) / unquote(action["path"])),
+        version=version,
+        rows=stats.get("numRecords"),
+        partition=action.get("partitionValues") or {},
+        vector=bool(action.get("deletionVector")),
+    )

@@ -6,8 +6,10 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from shoal.errors import Conflict, TableNotFound, nearest
+from shoal.lake.disk import disk_error
 from shoal.lake.names import TableName
 from shoal.lake.table import Table
 
@@ -80,8 +82,7 @@ class Lake:
         """
         import fcntl
 
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".shoal.lock").open("a+") as lock:
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -91,7 +92,15 @@ class Lake:
                     f"Another run (process {holder}) is writing to {self.root}.",
                     hint="Wait until it ends, then run again; nothing was changed.",
                 ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+            with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), str(os.getpid()).encode())
             yield
+
+    def _lock_file(self) -> TextIO:
+        path = self.root / ".shoal.lock"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            return path.open("a+")
+        except OSError as error:
+            raise disk_error(error, path) or error from error

@@ -36,6 +36,10 @@ class Progress:
         files: Input files already read: path to ``[size, modification time in ns]``.
         versions: Delta sources: table name to ``[table id, version]``.
         definition: Fingerprint of the query that wrote the table last.
+        offsets: Message sources: topic to partition to the next offset to read.
+        schemas: File sources whose columns were found, not declared: source to its schema.
+        state: Name of the folder beside this document with the rows that the flow needs to go on
+            from here (see `Table.new_state`); None when it needs none.
     """
 
     flow: str
@@ -43,6 +47,9 @@ class Progress:
     files: Mapping[str, list[int]] = field(default_factory=dict)
     versions: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     definition: str | None = None
+    offsets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    state: str | None = None
 
     @property
     def application(self) -> str:
@@ -50,8 +57,24 @@ class Progress:
         return f"shoal:{self.flow}"
 
 
+def flow_folder(table_path: str, flow: str) -> Path:
+    """Where a flow's documents and state lie."""
+    return Path(table_path) / "_shoal" / quote(flow, safe="")
+
+
 def _document(table_path: str, flow: str, number: int) -> Path:
-    return Path(table_path) / "_shoal" / quote(flow, safe="") / f"{number:012}.json"
+    return flow_folder(table_path, flow) / f"{number:012}.json"
+
+
+def _load(path: Path, flow: str) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise TableError(
+            f"The progress of flow '{flow}' is damaged: {path} cannot be read ({error}).",
+            hint="Rebuild the table from its sources: shoal run --full-refresh TABLE",
+        ) from error
+    return document
 
 
 def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
@@ -65,14 +88,7 @@ def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
     chain: list[dict[str, Any]] = []
     at = number
     while True:
-        path = _document(table_path, flow, at)
-        try:
-            chain.append(json.loads(path.read_text()))
-        except (FileNotFoundError, json.JSONDecodeError) as error:
-            raise TableError(
-                f"The progress of flow '{flow}' is damaged: {path} cannot be read ({error}).",
-                hint="Rebuild the table from its sources: shoal run --full-refresh TABLE",
-            ) from error
+        chain.append(_load(_document(table_path, flow, at), flow))
         if chain[-1]["whole"]:
             break
         at -= 1
@@ -86,7 +102,29 @@ def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
         files=files,
         versions={name: (value[0], value[1]) for name, value in newest["versions"].items()},
         definition=newest["definition"],
+        offsets=newest.get("offsets", {}),
+        schemas=newest.get("schemas", {}),
+        state=newest.get("state"),
     )
+
+
+def needed_documents(
+    table_path: str, flow: str, number: int | None
+) -> tuple[frozenset[Path], str | None]:
+    """The documents that document ``number`` is read from, and the name of its state.
+
+    Raises:
+        TableError: One of them cannot be read.
+    """
+    if number is None:
+        return frozenset(), None
+    at, found = number, []
+    while True:
+        found.append(_document(table_path, flow, at))
+        if _load(found[-1], flow)["whole"]:
+            break
+        at -= 1
+    return frozenset(found), _load(found[0], flow).get("state")
 
 
 def write_progress(table_path: str, before: Progress, after: Progress) -> None:
@@ -107,6 +145,9 @@ def write_progress(table_path: str, before: Progress, after: Progress) -> None:
         "files": dict(files),
         "versions": {name: list(value) for name, value in after.versions.items()},
         "definition": after.definition,
+        "offsets": {topic: dict(ends) for topic, ends in after.offsets.items()},
+        "schemas": dict(after.schemas),
+        "state": after.state,
     }
     path = _document(table_path, after.flow, after.number)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def staged_files(folder: str | Path) -> list[Staged]:
                 path=str(path),
                 size=path.stat().st_size,
                 rows=footer.num_rows,
-                stats=_stats(footer),
+                stats=footer_stats(footer),
                 partition=partition,
             )
         )
@@ -98,7 +98,7 @@ def _partition(relative: Path) -> dict[str, str | None]:
     return values
 
 
-def _stats(footer: pq.FileMetaData) -> str:
+def footer_stats(footer: pq.FileMetaData) -> str:
     """Row count, null counts and bounds.
 
     Bounds are given where they are exact and safe for file skipping: not for floating point (a

@@ -7,14 +7,19 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import Conflict, TableError, TableNotFound
+from shoal.lake import reading
 from shoal.lake.changes import Changes, read_changes
+from shoal.lake.constraints import refuse_broken
+from shoal.lake.creating import create
+from shoal.lake.log import log_kept
 from shoal.lake.names import TableName
-from shoal.lake.progress import Progress, read_progress, write_progress
+from shoal.lake.progress import Progress, flow_folder, read_progress, write_progress
+from shoal.lake.protocol import Constraint, constraints_of, refuse_unwritable, unreadable_files
 from shoal.lake.staging import Staged, delta_schema
 
 if TYPE_CHECKING:
@@ -57,20 +62,20 @@ class Table:
 
         try:
             return DeltaTable(self.path, version=version)
-        except TableNotFoundError:
-            if version is not None and self.exists():
+        except DeltaError as error:
+            unknown = isinstance(error, TableNotFoundError)
+            if version is not None and self.exists() and (unknown or version > self.version()):
                 raise TableError(
                     f"{self.name} has no version {version}; the newest is {self.version()}.",
                     hint=f"shoal history {self.name}",
                 ) from None
-            raise TableNotFound(
-                f"There is no table '{self.name}' at {self.path}.", hint="shoal tables"
-            ) from None
-        except DeltaError as error:
-            newest = f"; the newest is {self.version()}" if version is not None else ""
+            if unknown:
+                raise TableNotFound(
+                    f"There is no table '{self.name}' at {self.path}.", hint="shoal tables"
+                ) from None
             raise TableError(
                 f"{self.name} cannot be opened"
-                f"{'' if version is None else f' at version {version}'}{newest}: {error}",
+                f"{'' if version is None else f' at version {version}'}: {error}",
                 hint=f"shoal history {self.name}",
             ) from error
 
@@ -100,22 +105,23 @@ class Table:
         """The table's description."""
         return self._open().metadata().description
 
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Conditions that every row meets; none while the table does not exist."""
+        return constraints_of(self._open()) if self.exists() else ()
+
     def size(self, version: int | None = None) -> tuple[int, int, int]:
         """Rows, files and bytes at a version, from the log alone."""
-        import pyarrow as pa
-
-        adds = pa.table(self._open(version).get_add_actions(flatten=True))
-        rows = sum(value or 0 for value in adds.column("num_records").to_pylist())
-        return rows, adds.num_rows, sum(adds.column("size_bytes").to_pylist())
+        return reading.size(self._open(version))
 
     def scan(
         self, version: int | None = None, columns: Sequence[str] | None = None
     ) -> pl.LazyFrame:
-        """A lazy Polars frame over one version (default: the newest at this moment)."""
-        import polars as pl
+        """A lazy Polars frame over one version (default: the newest at this moment).
 
-        table = self._open(version)
-        frame = pl.scan_delta(table)
+        Raises:
+            TableError: The table uses a feature that only the engine reads.
+        """
+        frame = reading.scan(self._open(version), self.name)
         return frame if columns is None else frame.select(list(columns))
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
@@ -126,9 +132,16 @@ class Table:
         """What versions ``after`` + 1 to ``until`` added.
 
         Raises:
-            TableError: The log no longer reaches back that far.
+            TableError: The log no longer reaches back that far, or the files' columns have other
+                names than the table's.
         """
-        return read_changes(self.path, after=after, until=until)
+        found = read_changes(self.path, after=after, until=until)
+        if found.files and (why := unreadable_files(self._open())):
+            raise TableError(
+                f"{self.name} uses {why}: its new rows cannot be read by themselves.",
+                hint="Read it with spark.read.table, as a whole, in a materialized view.",
+            )
+        return found
 
     def transaction(self, application: str) -> int | None:
         """The last number that this application id committed, or None."""
@@ -141,6 +154,25 @@ class Table:
         """How far a flow has come in this table."""
         number = self.transaction(Progress(flow=flow).application)
         return read_progress(self.path, flow, number)
+
+    def state_path(self, flow: str, state: str) -> str:
+        """The folder of a flow's state, by the name that its progress gives."""
+        return str(flow_folder(self.path, flow) / state)
+
+    def new_state(self, flow: str, number: int) -> tuple[str, str]:
+        """Name and path of a folder for the state that goes with progress document ``number``.
+
+        Whoever fills the folder before the commit may put its name into the progress to commit:
+        rows, progress and state then change together or not at all. The flow's next commit
+        removes its other states.
+        """
+        name = f"state-{number:012}-{uuid.uuid4().hex[:8]}"
+        return name, self.state_path(flow, name)
+
+    def _drop_states(self, flow: str, kept: str | None) -> None:
+        for folder in flow_folder(self.path, flow).glob("state-*"):
+            if folder.name != kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[str]:
@@ -179,6 +211,7 @@ class Table:
         comment: str | None = None,
         properties: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
+        checked: Collection[str] = (),
     ) -> int:
         """Makes one version of staged files, with the flow's progress in the same transaction.
 
@@ -194,26 +227,32 @@ class Table:
             comment: Description of a new table.
             properties: Delta table properties of a new table.
             metadata: Text to keep in the commit's information.
+            checked: Conditions that an engine found every row to meet.
 
         Returns:
             The version made.
 
         Raises:
             Conflict: Another writer committed the same progress first; nothing was changed.
-            TableError: The rows do not fit the table's columns; nothing was changed.
+            TableError: The rows do not fit the table's columns or break a constraint, or the table
+                has features that Shoal cannot write; nothing was changed.
         """
         from deltalake import CommitProperties, Schema, Transaction
         from deltalake.exceptions import CommitFailedError, DeltaError
-        from deltalake.transaction import AddAction, create_table_with_add_actions
+        from deltalake.transaction import AddAction
 
+        opened = self._open() if self.exists() else None
+        if opened is not None:
+            refuse_unwritable(opened, self.name, overwrite=overwrite)
+            refuse_broken(opened, self.name, files, checked)
         wanted = delta_schema(schema)
-        now = int(time.time() * 1000)
+        moment = int(time.time() * 1000)
         actions = [
             AddAction(
                 os.path.relpath(file.path, self.path),
                 file.size,
                 {column: file.partition.get(column) for column in partition_by},
-                now,
+                moment,
                 True,
                 file.stats,
             )
@@ -228,34 +267,29 @@ class Table:
         )
         columns = Schema.from_arrow(wanted)
         try:
-            exists = self.exists()
-            if not exists or (overwrite and not self._fits(wanted, partition_by)):
-                Path(self.path).mkdir(parents=True, exist_ok=True)
-                known = {k: v for k, v in (properties or {}).items() if k.startswith("delta.")}
-                create_table_with_add_actions(
+            if opened is None or (overwrite and not self._fits(wanted, partition_by)):
+                create(
                     self.path,
                     columns,
                     actions,
-                    mode="overwrite" if exists else "error",
-                    partition_by=list(partition_by) or None,
+                    before=opened,
                     name=self.name,
-                    description=comment,
-                    configuration=known or None,
-                    commit_properties=commit,
+                    partition_by=partition_by,
+                    comment=comment,
+                    properties=properties or {},
+                    commit=commit,
                 )
-                # delta-rs makes no table with properties of other products, but adds them later.
-                others = {k: v for k, v in (properties or {}).items() if k not in known}
-                if others:
-                    self._open().alter.set_table_properties(others, raise_if_not_exists=False)
             else:
                 if not overwrite:
                     self._widen(wanted)
-                self._open().create_write_transaction(
+                now = self._open()
+                now.create_write_transaction(
                     list(actions),
                     "overwrite" if overwrite else "append",
-                    columns,
+                    now.schema(),  # its own: the one of the rows would take NOT NULL away
                     list(partition_by) or None,
                     commit_properties=commit,
+                    post_commithook_properties=log_kept(),
                 )
         except CommitFailedError as error:
             raise Conflict(
@@ -264,6 +298,8 @@ class Table:
             ) from error
         except DeltaError as error:
             raise TableError(f"{self.name} refused the commit: {error}") from error
+        for _, after in progress:
+            self._drop_states(after.flow, after.state)
         return self.version()
 
     def _not_past(self, application: str, number: int) -> None:
@@ -297,7 +333,8 @@ class Table:
         missing = [field.name for field in wanted if field.name not in have]
         if missing:
             fields = {field.name: field for field in Schema.from_arrow(wanted).fields}
-            table.alter.add_columns([fields[name] for name in missing])
+            added = [fields[name] for name in missing]
+            table.alter.add_columns(added, post_commithook_properties=log_kept())
 
     def append(
         self,
@@ -342,6 +379,7 @@ class Table:
                     custom_metadata=dict(metadata or {}),
                     app_transactions=[Transaction(*app)] if app else [],
                 ),
+                post_commithook_properties=log_kept(),
             )
         except CommitFailedError as error:
             raise Conflict(
@@ -353,16 +391,8 @@ class Table:
         return self.version()
 
     def restore(self, version: int) -> int:
-        """Makes a new version that equals an older one; returns it.
+        """Makes a new version that equals an older one; returns it. See `shoal.lake.restore`."""
+        from shoal.lake.restore import restore
 
-        Raises:
-            TableError: There is no such version, or its files were vacuumed.
-        """
-        from deltalake.exceptions import DeltaError
-
-        self._open(version)
-        try:
-            self._open().restore(version)
-        except DeltaError as error:
-            raise TableError(f"{self.name} cannot go back to version {version}: {error}") from error
-        return self.version()
+        done = restore(self, version)
+        return done.before if done.version is None else done.version

@@ -5,8 +5,10 @@ extension point. What each flow reads is taken from its plan; a refresh pins eve
 version, lets the engine write Parquet files, and commits them with the flow's progress.
 """
 
-from shoal.pipeline.decide import Decision, decide
-from shoal.pipeline.definitions import Dataset, Flow, Kind
+from shoal.pipeline.choose import chosen
+from shoal.pipeline.continuous import rounds, trigger_seconds
+from shoal.pipeline.decide import decide
+from shoal.pipeline.definitions import Cdc, Dataset, Flow, Kind, LocalFunction
 from shoal.pipeline.expectations import (
     Expectation,
     expect,
@@ -18,11 +20,15 @@ from shoal.pipeline.expectations import (
 )
 from shoal.pipeline.graph import Graph, analyse
 from shoal.pipeline.load import load_sources, project_folder, run_source
-from shoal.pipeline.refresh import ExpectationCount, Refresh, Status
+from shoal.pipeline.local import arrow, pandas, polars, stream
+from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
+from shoal.pipeline.rlang import r
 from shoal.pipeline.run import EXPECTATIONS, RunOptions, plan_run, run_graph
+from shoal.pipeline.work import Decision
 
 __all__ = [
     "EXPECTATIONS",
+    "Cdc",
     "Dataset",
     "Decision",
     "Expectation",
@@ -30,10 +36,13 @@ __all__ = [
     "Flow",
     "Graph",
     "Kind",
+    "LocalFunction",
     "Refresh",
     "RunOptions",
     "Status",
     "analyse",
+    "arrow",
+    "chosen",
     "decide",
     "expect",
     "expect_all",
@@ -42,8 +51,14 @@ __all__ = [
     "expect_or_drop",
     "expect_or_fail",
     "load_sources",
+    "pandas",
     "plan_run",
+    "polars",
     "project_folder",
+    "r",
+    "rounds",
     "run_graph",
     "run_source",
+    "stream",
+    "trigger_seconds",
 ]

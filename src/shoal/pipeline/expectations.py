@@ -11,6 +11,7 @@ A row meets a condition only if it is true; false and NULL both break it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -27,11 +28,14 @@ __all__ = [
     "expect_all_or_fail",
     "expect_or_drop",
     "expect_or_fail",
+    "mark_registered",
+    "registered",
 ]
 
 Action = Literal["warn", "drop", "fail"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 _ATTRIBUTE = "__shoal_expectations__"
+_REGISTERED = "__shoal_registered__"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,20 @@ def declared(function: Callable[..., Any]) -> tuple[Expectation, ...]:
     return tuple(getattr(function, _ATTRIBUTE, ()))
 
 
+def mark_registered(function: Callable[..., Any]) -> None:
+    """Notes that a dataset's decorator took a function as it is: what comes later comes too late.
+
+    What takes no attributes (a builtin, say) stays unmarked.
+    """
+    with contextlib.suppress(AttributeError):
+        setattr(function, _REGISTERED, True)
+
+
+def registered(function: object) -> bool:
+    """True for what stands above a dataset's decorator: no function, or one that was taken."""
+    return not callable(function) or getattr(function, _REGISTERED, False)
+
+
 def _declare(conditions: Mapping[str, str], action: Action) -> Callable[[Function], Function]:
     new = tuple(
         Expectation(name=name, condition=condition, action=action)
@@ -79,7 +97,7 @@ def _declare(conditions: Mapping[str, str], action: Action) -> Callable[[Functio
     )
 
     def decorate(function: Function) -> Function:
-        if not callable(function):
+        if registered(function):
             raise PipelineError(
                 f"@expect ({', '.join(conditions)}) stands above the table's decorator.",
                 hint="Put @dp.table or @dp.materialized_view on top, the expectations below it.",

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.engines import (
+    ExecutionRefused,
     FileRead,
-    Read,
+    KafkaRead,
     TableRead,
+    input_plan,
     plan_of,
     query_plan,
     reads,
-    rewrite,
-    stateful_operator,
 )
 from shoal.errors import PipelineError, TableError, nearest
 from shoal.lake import TableName
 from shoal.pipeline.definitions import Dataset, Flow, Kind
-from shoal.pipeline.load import flow_error, project_folder
+from shoal.pipeline.kafka import KafkaSource
+from shoal.pipeline.kinds import check_kind, settled
+from shoal.pipeline.load import flow_error, own_line, project_folder
+from shoal.pipeline.resolve import Resolver
+from shoal.pipeline.sinks import checked_sink
 
 if TYPE_CHECKING:
-    from pyspark.sql.connect.proto import Plan, Relation
+    from pyspark.sql.connect.proto import Plan
 
+    from shoal.engines import Engine
     from shoal.lake import Lake
     from shoal.pipeline.registry import Registry
 
@@ -41,17 +47,20 @@ class Query:
         plan: The unresolved Spark Connect plan.
         tables: Tables and views read, by name; True where the read streams.
         files: Files read.
+        messages: Kafka sources read.
     """
 
     flow: Flow
     plan: Plan
     tables: Mapping[TableName, bool]
     files: tuple[FileRead, ...]
+    messages: tuple[KafkaRead, ...] = ()
 
     @property
     def streaming(self) -> bool:
         """True when the flow reads a stream itself (not through a view)."""
-        return any(self.tables.values()) or any(file.streaming for file in self.files)
+        streams = [*self.tables.values(), *(file.streaming for file in self.files)]
+        return any(streams) or any(source.streaming for source in self.messages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +91,11 @@ class Graph:
 
     Args:
         nodes: By name, in an order in which each comes after what it reads.
+        resolver: Knows the columns of the queries.
     """
 
     nodes: Mapping[TableName, Node] = field(default_factory=dict)
+    resolver: Resolver | None = field(default=None, compare=False, repr=False)
 
     @property
     def tables(self) -> list[Node]:
@@ -128,13 +139,14 @@ class Graph:
         )
 
 
-def analyse(registry: Registry, *, lake: Lake, root: Path) -> Graph:
+def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None = None) -> Graph:
     """Calls the flows' functions for their plans, and checks the graph. Nothing is executed.
 
     Args:
         registry: What the sources declared.
         lake: Where tables that the graph does not declare may exist.
         root: Project folder.
+        engine: Answers flows that ask for the columns of what they read.
 
     Raises:
         PipelineError: A flow fails, reads itself or a name that does not exist, the graph has a
@@ -143,7 +155,11 @@ def analyse(registry: Registry, *, lake: Lake, root: Path) -> Graph:
     from pyspark.pipelines.block_session_mutations import block_session_mutations
 
     queries: dict[TableName, list[Query]] = {name: [] for name in registry.datasets}
-    with project_folder(root), block_session_mutations():
+    resolver = Resolver(
+        registry, lambda flow: _query(flow, lake, root), lake=lake, root=root, engine=engine
+    )
+    answers = engine.resolving(resolver.resolve) if engine else contextlib.nullcontext()
+    with project_folder(root), block_session_mutations(), answers:
         for flow in registry.flows:
             if flow.target not in registry.datasets:
                 close = nearest(str(flow.target), [str(name) for name in registry.datasets])
@@ -154,22 +170,32 @@ def analyse(registry: Registry, *, lake: Lake, root: Path) -> Graph:
                     if close
                     else f'Declare it: dp.create_streaming_table("{flow.target}")',
                 )
-            queries[flow.target].append(_query(flow, lake))
-    nodes = {
-        name: _node(dataset, tuple(queries[name]), registry.datasets, lake)
+            queries[flow.target].append(resolver.query(flow))
+    datasets = {
+        name: checked_sink(dataset, root, lake, registry.datasets)
+        if dataset.kind is Kind.SINK
+        else dataset
         for name, dataset in registry.datasets.items()
     }
+    nodes = {
+        name: _node(dataset, tuple(queries[name]), datasets, lake)
+        for name, dataset in datasets.items()
+    }
     order = _order(nodes)
-    graph = Graph(nodes={name: nodes[name] for name in order})
+    known = resolver if engine is not None else None
+    graph = Graph(nodes={name: nodes[name] for name in order}, resolver=known)
+    graph = replace(graph, nodes={n: settled(node, graph) for n, node in graph.nodes.items()})
     for node in graph.nodes.values():
-        _check_kind(node, graph, lake)
+        check_kind(node, graph, lake)
     return graph
 
 
-def _query(flow: Flow, lake: Lake) -> Query:
+def _query(flow: Flow, lake: Lake, root: Path) -> Query:
     try:
-        plan = query_plan(flow.query) if isinstance(flow.query, str) else _call(flow.query)
+        plan = _plan(flow)
         found = reads(plan)
+    except ExecutionRefused as error:
+        raise flow_error(own_line(error, root) or flow.location, error) from error
     except Exception as error:
         raise flow_error(flow.location, error) from error
     tables: dict[TableName, bool] = {}
@@ -181,13 +207,28 @@ def _query(flow: Flow, lake: Lake) -> Query:
                 raise PipelineError(f"{flow.location}: {error.message}", hint=error.hint) from error
             tables[name] = tables.get(name, False) or read.streaming
     files = tuple(read for read in found if isinstance(read, FileRead))
-    return Query(flow=flow, plan=plan, tables=tables, files=files)
+    messages = tuple(read for read in found if isinstance(read, KafkaRead))
+    try:
+        for read in messages:
+            KafkaSource.of(read)
+    except PipelineError as error:
+        raise flow_error(flow.location, error) from error
+    return Query(flow=flow, plan=plan, tables=tables, files=files, messages=messages)
+
+
+def _plan(flow: Flow) -> Plan:
+    if flow.local is not None:
+        return input_plan({name: name in flow.local.streaming for name in flow.local.inputs})
+    return query_plan(flow.query) if isinstance(flow.query, str) else _call(flow.query)
 
 
 def _call(function: Callable[[], Any]) -> Plan:
     from pyspark.sql.connect.dataframe import DataFrame
 
     frame = function()
+    if type(frame).__module__.startswith("pyspark.pandas."):
+        frame = frame.to_frame() if hasattr(frame, "to_frame") else frame
+        frame = frame.to_spark()
     if not isinstance(frame, DataFrame):
         raise PipelineError(
             f"the function must return a Spark DataFrame; it returned {type(frame).__name__}.",
@@ -210,6 +251,12 @@ def _node(
                 raise PipelineError(
                     f"{query.flow.location}: '{dataset.name}' reads itself.",
                     hint="Read the tables it is made from instead.",
+                )
+            if name in datasets and datasets[name].kind is Kind.SINK:
+                raise PipelineError(
+                    f"{query.flow.location}: '{dataset.name}' reads '{name}', which is a sink "
+                    f"({datasets[name].location}); sinks are only written.",
+                    hint="Read the table that the sink's flow reads.",
                 )
             if name in datasets:
                 upstream.add(name)
@@ -242,74 +289,3 @@ def _order(nodes: Mapping[TableName, Node]) -> list[TableName]:
             f"These tables read each other in a circle: {' → '.join(map(str, ring))}.",
             hint=f"Break one of the reads: {places}",
         ) from None
-
-
-def _streams(query: Query, graph: Graph) -> bool:
-    """Whether a query streams, itself or through a temporary view."""
-    if query.streaming:
-        return True
-    views = (graph.nodes[name] for name in query.tables if name in graph.nodes)
-    return any(
-        view.dataset.kind is Kind.TEMPORARY_VIEW and any(_streams(q, graph) for q in view.queries)
-        for view in views
-    )
-
-
-def _seen_through(query: Query, graph: Graph, lake: Lake) -> Plan:
-    """The query's plan with the temporary views' plans in the place of their names."""
-
-    def inline(read: Read) -> Relation | None:
-        view = graph.nodes.get(lake.name(read.name)) if isinstance(read, TableRead) else None
-        if view is None or view.dataset.kind is not Kind.TEMPORARY_VIEW:
-            return None
-        return _seen_through(view.queries[0], graph, lake).root
-
-    return rewrite(query.plan, inline)
-
-
-def _check_kind(node: Node, graph: Graph, lake: Lake) -> None:
-    dataset = node.dataset
-    single = dataset.kind is not Kind.STREAMING_TABLE
-    if single and len(node.queries) != 1:
-        places = ", ".join(query.flow.location for query in node.queries) or "none"
-        raise PipelineError(
-            f"{dataset.location}: the {dataset.kind} '{dataset.name}' must have one flow; it has "
-            f"{len(node.queries)} ({places}).",
-            hint="Only a streaming table takes several: dp.create_streaming_table and "
-            "@dp.append_flow(target=...).",
-        )
-    if not node.queries:
-        raise PipelineError(
-            f"{dataset.location}: no flow writes into '{dataset.name}'.",
-            hint=f'Add one: @dp.append_flow(target="{dataset.name}")',
-        )
-    for query in node.queries:
-        location = query.flow.location
-        streams = _streams(query, graph)
-        if dataset.kind is Kind.TEMPORARY_VIEW and (
-            query.flow.expectations or dataset.expectations
-        ):
-            raise PipelineError(
-                f"{location}: expectations on the temporary view '{dataset.name}' are not "
-                "supported: a view stores nothing to count.",
-                hint="Put them on the table that reads it.",
-            )
-        if dataset.kind is Kind.MATERIALIZED_VIEW and streams:
-            raise PipelineError(
-                f"{location}: the materialized view '{dataset.name}' reads a stream.",
-                hint="Read it as a table (spark.read.table), or declare a streaming table "
-                "(@dp.table).",
-            )
-        if dataset.kind is Kind.STREAMING_TABLE and not streams:
-            raise PipelineError(
-                f"{location}: the streaming table '{dataset.name}' reads no stream.",
-                hint="Read one source with spark.readStream or STREAM(...), or declare "
-                "a @dp.materialized_view.",
-            )
-        operator = stateful_operator(_seen_through(query, graph, lake))
-        if operator:
-            raise PipelineError(
-                f"{location}: '{dataset.name}' has {operator} over a stream, which would need "
-                "rows of earlier runs.",
-                hint="Do it in a @dp.materialized_view that reads the table.",
-            )

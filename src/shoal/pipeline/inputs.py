@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from shoal.engines import TableRead, plan_of, version_relation
+from shoal.lake import version_asked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession
 
     from shoal.lake import AddedFile, Table
-    from shoal.pipeline.decide import Input
+    from shoal.pipeline.work import Input
 
-__all__ = ["table_relation"]
+__all__ = ["files_relation", "table_relation"]
 
 
 def table_relation(read: TableRead, table: Table, given: Input, spark: SparkSession) -> Relation:
@@ -29,12 +30,17 @@ def table_relation(read: TableRead, table: Table, given: Input, spark: SparkSess
         given: The pinned version and, for a stream that was read before, what is new.
         spark: The session.
     """
+    asked = None if read.streaming else version_asked(table, read.options)
+    if asked is not None:
+        return version_relation(table.path, asked)
     if given.changes is None or not read.streaming:
         return version_relation(table.path, given.version)
-    return _added(table, given.version, given.changes.files, spark)
+    return files_relation(table, given.version, given.changes.files, spark)
 
 
-def _added(table: Table, version: int, files: Sequence[AddedFile], spark: SparkSession) -> Relation:
+def files_relation(
+    table: Table, version: int, files: Sequence[AddedFile], spark: SparkSession
+) -> Relation:
     """The rows of some of a table's files, with the table's columns.
 
     A file does not hold its partition columns: files are read by partition, and the values added.

@@ -6,17 +6,17 @@ import contextlib
 import importlib.util
 import linecache
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shoal.errors import PipelineError, ProjectError, ShoalError
-from shoal.pipeline import expectations
+from shoal.errors import EngineError, PipelineError, ProjectError, RetryableError, ShoalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pyspark.sql.connect.session import SparkSession
 
@@ -24,19 +24,25 @@ if TYPE_CHECKING:
     from shoal.pipeline.registry import Registry
     from shoal.project import SourceFile
 
-__all__ = ["flow_error", "load_sources", "project_folder", "run_source"]
+__all__ = ["flow_error", "load_sources", "own_line", "project_folder", "run_source"]
 
 
 def load_sources(
-    files: Iterable[SourceFile], *, spark: SparkSession, lake: Lake, root: Path
+    files: Iterable[SourceFile],
+    *,
+    spark: SparkSession,
+    lake: Lake,
+    root: Path,
+    configuration: Mapping[str, str] | None = None,
 ) -> Registry:
-    """Runs Python files and reads SQL files, collecting what they declare.
+    """Runs Python and R files and reads SQL files, collecting what they declare.
 
     Args:
         files: The source files.
         spark: The session; each file sees it as the global ``spark``.
         lake: Gives names their schema.
         root: Project folder; it is the current folder while a file runs.
+        configuration: Values for ``${key}`` in SQL files.
 
     Raises:
         PipelineError: A declaration is wrong.
@@ -46,19 +52,23 @@ def load_sources(
     from pyspark.pipelines.graph_element_registry import graph_element_registration_context
 
     from shoal.pipeline.registry import Registry
+    from shoal.pipeline.rlang import load_r
 
-    registry = Registry(lake, root)
+    registry, scripts = Registry(lake, root, configuration), []
     with (
         project_folder(root),
         graph_element_registration_context(registry),
-        _databricks_names(),
+        _databricks_names(spark),
         block_session_mutations(),
     ):
         for file in files:
             if file.path.suffix == ".sql":
                 registry.register_sql(file.path.read_text(), Path(file.shown))
+            elif file.path.suffix == ".R":
+                scripts.append(file)
             else:
                 run_source(file, spark=spark)
+        load_r(registry, scripts, root, lake)
     return registry
 
 
@@ -122,27 +132,54 @@ def project_folder(root: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _databricks_names() -> Iterator[None]:
-    """Lets sources say ``dp.expect(...)``, which Databricks has and open Spark has not (yet)."""
+def _databricks_names(spark: SparkSession) -> Iterator[None]:
+    """Lets sources say ``dp.expect(...)`` and ``import dlt``, which open Spark has not."""
     from pyspark import pipelines
 
-    added = [
-        name
-        for name in expectations.__all__
-        if name.startswith("expect") and not hasattr(pipelines, name)
-    ]
-    for name in added:
-        setattr(pipelines, name, getattr(expectations, name))
+    from shoal.pipeline.databricks import databricks_names, dlt_module
+
+    names = databricks_names(spark)
+    other = sys.modules.get("dlt")  # a package of that name may be installed
+    sys.modules["dlt"] = dlt_module(spark)
+    before = {name: getattr(pipelines, name) for name in names if hasattr(pipelines, name)}
+    for name, function in names.items():
+        setattr(pipelines, name, function)
     try:
         yield
     finally:
-        for name in added:
+        for name in names:
             delattr(pipelines, name)
+        for name, function in before.items():
+            setattr(pipelines, name, function)
+        sys.modules.pop("dlt")
+        if other is not None:
+            sys.modules["dlt"] = other
 
 
-def flow_error(location: str, error: Exception) -> PipelineError:
+def flow_error(location: str, error: Exception) -> ShoalError:
     """The error of a flow's function or query, with its place in the sources."""
-    if isinstance(error, PipelineError):
+    if isinstance(error, (PipelineError, RetryableError)):
+        return type(error)(f"{location}: {error.message}", hint=error.hint)
+    if isinstance(error, EngineError):
         return PipelineError(f"{location}: {error.message}", hint=error.hint)
     text = str(error).strip().splitlines()
+    if len(text) > 1 and "Traceback (most recent call last):" in text:
+        # A function that the engine ran over batches: its own error, and its innermost line in
+        # the person's files.
+        own = [at for at in re.findall(r'File "(/.+)", line (\d+)', str(error)) if _own(at[0])]
+        where = f" ({Path(own[-1][0]).name}:{own[-1][1]})" if own else ""
+        return PipelineError(f"{location}: {text[-1]}{where}")
     return PipelineError(f"{location}: {type(error).__name__}: {text[0] if text else error}")
+
+
+def own_line(error: Exception, root: Path) -> str | None:
+    """The innermost line of the project's own files at which an error came up, ``file:line``."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(root) and _own(frame.filename):
+            return f"{path.relative_to(root)}:{frame.lineno}"
+    return None
+
+
+def _own(file: str) -> bool:
+    return "site-packages" not in file and not file.startswith(sys.prefix)

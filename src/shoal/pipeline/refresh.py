@@ -2,99 +2,41 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.engines import FileRead, InputFile, Read, dataframe, read_files, rewrite
 from shoal.errors import ExpectationFailed, PipelineError
-from shoal.lake import NULL_PARTITION, Progress, Staged, TableName, staged_files
-from shoal.pipeline.decide import Decision, FlowWork
+from shoal.lake import NULL_PARTITION, Progress, Staged, staged_files
+from shoal.pipeline.constraints import required, row_key
+from shoal.pipeline.damaged import damaged
 from shoal.pipeline.definitions import Dataset, Kind
+from shoal.pipeline.deliver import begin, end, hand_over
 from shoal.pipeline.expectations import Action, Expectation
-from shoal.pipeline.graph import Graph, Node, Query
-from shoal.pipeline.inputs import table_relation
+from shoal.pipeline.frames import Place, build
+from shoal.pipeline.graph import Graph, Node
 from shoal.pipeline.load import flow_error
+from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
+from shoal.pipeline.sinks import kept_in
 from shoal.pipeline.sources import relisted, unchanged
+from shoal.pipeline.work import Decision
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame
-    from pyspark.sql.connect.proto import Relation
 
     from shoal.engines import Engine
     from shoal.lake import Lake, Table
 
-__all__ = ["ExpectationCount", "Refresh", "Status", "refresh"]
+__all__ = ["refresh"]
 
 # Rows go to a folder by which expectations they broke, one bit each: the files' footers then count
 # them, and dropping them is leaving their files out. No second pass, no extra column in the table.
 _BROKEN = "shoal_broken"
 _RESCUED = ("_corrupt_record", "_rescued_data")
-
-
-class Status(StrEnum):
-    """How a table's refresh ended."""
-
-    UNCHANGED = "unchanged"
-    REFRESHED = "refreshed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpectationCount:
-    """One expectation's result in one refresh.
-
-    Args:
-        expectation: What was expected.
-        passed: Rows that met it.
-        failed: Rows that broke it.
-    """
-
-    expectation: Expectation
-    passed: int
-    failed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refresh:
-    """The result of one table's refresh.
-
-    Args:
-        name: The table.
-        kind: Streaming table or materialized view.
-        status: How it ended.
-        action: ``none``, ``incremental`` or ``full``.
-        reason: Why it was (not) refreshed.
-        version: The table's version afterwards, or None when there is none.
-        rows: Rows written.
-        files: Input files read.
-        dropped: Rows that expectations left out.
-        rescued: Malformed input rows that were kept for inspection.
-        seconds: Wall time.
-        expectations: Counts per expectation.
-        notes: What was left alone, and why.
-        error: The error, when it failed or was skipped.
-    """
-
-    name: TableName
-    kind: Kind
-    status: Status
-    action: str
-    reason: str
-    version: int | None = None
-    rows: int = 0
-    files: int = 0
-    dropped: int = 0
-    rescued: int = 0
-    seconds: float = 0.0
-    expectations: tuple[ExpectationCount, ...] = ()
-    notes: tuple[str, ...] = ()
-    error: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -107,6 +49,8 @@ class _Output:
     progress: list[tuple[Progress, Progress]] = field(default_factory=list)
     rescued: int = 0
     dropped: int = 0
+    overwrite: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def refresh(
@@ -135,16 +79,29 @@ def refresh(
         PipelineError: A query failed; nothing was committed.
     """
     start = time.perf_counter()
-    table = lake.table(node.name)
+    table = kept_in(node.dataset, lake)
+    node = begin(node, table)
     if decision.action == "none":
-        return _result(decision, Status.UNCHANGED, start, version=table.version())
+        version = table.version() if table.exists() else None
+        return _result(decision, Status.UNCHANGED, start, version=version)
     output = _Output()
     full = decision.action == "full"
     with table.staging() as folder:
         for index, work in enumerate(decision.work):
             if work.new or full:
                 part = Path(folder) / f"flow-{index}"
-                _run_flow(node.dataset, work, graph, engine, lake, part, output)
+                place = Place(
+                    node=node,
+                    work=work,
+                    graph=graph,
+                    engine=engine,
+                    lake=lake,
+                    full=full,
+                    folder=Path(folder) / "scratch",
+                    stopped=stopped,
+                )
+                _run_flow(place, part, output)
+                shutil.rmtree(place.folder, ignore_errors=True)
         broken = [c for c in output.counts if c.failed and c.expectation.action == "fail"]
         if broken:
             raise ExpectationFailed(
@@ -157,19 +114,24 @@ def refresh(
             )
         if stopped():
             raise KeyboardInterrupt
+        rows = sum(file.rows for file in output.files)
+        if node.dataset.kind is Kind.SINK and output.schemas:
+            _deliver(node, table, output, engine, Path(folder))
         if full or output.files or output.progress:
-            version = _commit(table, node.dataset, output, full=full, run_id=run_id)
+            version = _commit(table, node, output, full=full, run_id=run_id)
         else:
-            version = table.version()
+            version = table.version() if table.exists() else None
+    end(node, table)
     return _result(
         decision,
         Status.REFRESHED,
         start,
         version=version,
-        rows=sum(file.rows for file in output.files),
+        rows=rows,
         dropped=output.dropped,
         rescued=output.rescued,
         expectations=tuple(output.counts),
+        notes=(*decision.notes, *output.notes),
     )
 
 
@@ -181,31 +143,25 @@ def _result(decision: Decision, status: Status, start: float, **values: Any) -> 
         action=decision.action,
         reason=decision.reason,
         files=decision.files,
-        notes=decision.notes,
         seconds=time.perf_counter() - start,
-        **values,
+        **{"notes": decision.notes, **values},
     )
 
 
-def _run_flow(
-    dataset: Dataset,
-    work: FlowWork,
-    graph: Graph,
-    engine: Engine,
-    lake: Lake,
-    folder: Path,
-    output: _Output,
-) -> None:
+def _run_flow(place: Place, folder: Path, output: _Output) -> None:
     """Writes a flow's rows below ``folder``, again if an input file changed meanwhile."""
+    work, dataset = place.work, place.node.dataset
     expectations = (*dataset.expectations, *work.query.flow.expectations)
+    expectations += required(dataset, kept_in(dataset, place.lake), place.engine)
     attempt = 0
     while True:
         part = folder / f"try-{attempt}"
         try:
-            frame = _frame(work, graph, engine, lake)
-            schema = _write(frame, dataset, expectations, part, engine)
+            built = build(replace(place, work=work))
+            schema = _write(built.frame, dataset, expectations, part, place.engine)
         except Exception as error:
-            raise flow_error(work.query.flow.location, error) from error
+            named = damaged(work, place.lake, error) or error
+            raise flow_error(work.query.flow.location, named) from error
         # A stream leaves a file that changed to its next run; a view reads it as it is now.
         steady = {
             read: tuple(unchanged(files) if read.streaming else relisted(files))
@@ -224,6 +180,8 @@ def _run_flow(
             return
         work = replace(work, files=steady)
     _collect(part, schema, expectations, output)
+    output.overwrite |= built.overwrite
+    output.notes += built.notes
     files = {f.path: [f.size, f.modified] for group in work.files.values() for f in group}
     kept = work.before.files if any(read.streaming for read in work.files) else {}
     output.progress.append(
@@ -237,33 +195,12 @@ def _run_flow(
                     str(name): (given.id, given.version) for name, given in work.tables.items()
                 },
                 definition=work.definition,
+                offsets=work.offsets,
+                schemas=work.schemas,
+                state=built.state,
             ),
         )
     )
-
-
-def _frame(work: FlowWork, graph: Graph, engine: Engine, lake: Lake) -> DataFrame:
-    """The flow's DataFrame over pinned versions and listed files."""
-
-    def relation(query: Query) -> Relation:
-        def new(read: Read) -> Relation | None:
-            if isinstance(read, FileRead):
-                return _files(read, work.files[read], engine)
-            name = lake.name(read.name)
-            inner = graph.nodes.get(name)
-            if inner is not None and inner.dataset.kind is Kind.TEMPORARY_VIEW:
-                return relation(inner.queries[0])
-            return table_relation(read, lake.table(name), work.tables[name], engine.spark)
-
-        return rewrite(query.plan, new).root
-
-    from pyspark.sql.connect.proto import Plan
-
-    return dataframe(Plan(root=relation(work.query)), engine.spark)
-
-
-def _files(read: FileRead, files: Sequence[InputFile], engine: Engine) -> Relation:
-    return read_files(engine.spark, read, files, embedded=engine.embedded)
 
 
 def _write(
@@ -363,16 +300,17 @@ def _mask(path: Path) -> int:
     return int(number) if word == "broken" else 0
 
 
-def _commit(table: Table, dataset: Dataset, output: _Output, *, full: bool, run_id: str) -> int:
-    import pyarrow as pa
+def _deliver(node: Node, table: Table, output: _Output, engine: Engine, folder: Path) -> None:
+    """Hands rows over to a sink; what is left to commit takes their place."""
+    schema = _unified(node.dataset, output.schemas)
+    files, schema = hand_over(node.dataset, table, output.files, schema, engine, folder)
+    output.files, output.schemas = files, [schema]
+    output.overwrite = node.dataset.format != "delta"  # a ledger holds its last delivery
 
-    try:
-        schema = pa.unify_schemas(output.schemas) if output.schemas else table.schema()
-    except pa.ArrowException as error:
-        raise PipelineError(
-            f"{dataset.location}: the flows of '{dataset.name}' give different types ({error}).",
-            hint="Cast the column to one type in all flows, or declare the table's schema.",
-        ) from error
+
+def _commit(table: Table, node: Node, output: _Output, *, full: bool, run_id: str) -> int:
+    dataset = node.dataset
+    schema = _unified(dataset, output.schemas) if output.schemas else table.schema()
     inputs = {
         name: str(version)
         for _, after in output.progress
@@ -381,14 +319,30 @@ def _commit(table: Table, dataset: Dataset, output: _Output, *, full: bool, run_
     return table.commit(
         output.files,
         schema,
-        overwrite=full,
+        overwrite=full or output.overwrite,
         progress=output.progress,
         partition_by=dataset.partition_by,
         comment=dataset.comment,
         properties=dataset.properties,
         metadata={
             "shoal.run": run_id,
+            "shoal.kind": str(dataset.kind),
+            "shoal.key": row_key(node),
             "shoal.refresh": "full" if full else "incremental",
             "shoal.inputs": ", ".join(f"{name}@{version}" for name, version in inputs.items()),
         },
+        checked=[c.expectation.condition for c in output.counts if c.expectation.action == "fail"],
     )
+
+
+def _unified(dataset: Dataset, schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """One schema for the rows of all flows."""
+    import pyarrow as pa
+
+    try:
+        return pa.unify_schemas(schemas)
+    except pa.ArrowException as error:
+        raise PipelineError(
+            f"{dataset.location}: the flows of '{dataset.name}' give different types ({error}).",
+            hint="Cast the column to one type in all flows, or declare the table's schema.",
+        ) from error

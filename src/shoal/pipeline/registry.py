@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from pyspark.pipelines.graph_element_registry import GraphElementRegistry
 from shoal.errors import PipelineError
 from shoal.lake import TableName
 from shoal.pipeline.definitions import Dataset, Flow, Kind
-from shoal.pipeline.expectations import declared
+from shoal.pipeline.expectations import Expectation, declared
 from shoal.pipeline.sqlfile import parse_file
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ _KINDS: dict[type[spark_output.Output], Kind] = {
     spark_output.StreamingTable: Kind.STREAMING_TABLE,
     spark_output.MaterializedView: Kind.MATERIALIZED_VIEW,
     spark_output.TemporaryView: Kind.TEMPORARY_VIEW,
+    spark_output.Sink: Kind.SINK,
 }
 
 
@@ -35,13 +38,17 @@ class Registry(GraphElementRegistry):
     Args:
         lake: Gives names their schema.
         root: Project folder; locations are shown relative to it.
+        configuration: Values for ``${key}`` in SQL files.
     """
 
-    def __init__(self, lake: Lake, root: Path) -> None:
+    def __init__(
+        self, lake: Lake, root: Path, configuration: Mapping[str, str] | None = None
+    ) -> None:
         self.datasets: dict[TableName, Dataset] = {}
         self.flows: list[Flow] = []
         self._lake = lake
         self._root = root
+        self._configuration = configuration or {}
 
     def register_output(self, output: spark_output.Output) -> None:
         """Adds a dataset.
@@ -58,6 +65,7 @@ class Registry(GraphElementRegistry):
                 hint="Write into a streaming table: dp.create_streaming_table(...)",
             )
         table = output if isinstance(output, spark_output.Table) else None
+        sink = output if isinstance(output, spark_output.Sink) else None
         if table is not None and table.format not in (None, "delta"):
             raise PipelineError(
                 f"{location}: '{output.name}' asks for the format '{table.format}'; tables are "
@@ -73,6 +81,9 @@ class Registry(GraphElementRegistry):
                 partition_by=tuple(table.partition_cols or ()) if table else (),
                 schema=table.schema if table else None,
                 properties=dict(table.table_properties) if table else {},
+                cluster_by=tuple(table.cluster_by or ()) if table else (),
+                format=sink.format if sink else None,
+                options=dict(sink.options) if sink else {},
             )
         )
 
@@ -85,20 +96,15 @@ class Registry(GraphElementRegistry):
                 query=flow.func,
                 location=self._location(flow.source_code_location),
                 expectations=declared(flow.func),
+                local=getattr(flow.func, "__shoal_local__", None),
             )
         )
 
     def register_auto_cdc_flow(self, flow: spark_flow.AutoCdcFlow) -> None:
-        """Refuses: change data capture flows are not supported yet.
+        """Adds a flow that merges change events into its target."""
+        from shoal.pipeline import cdc
 
-        Raises:
-            PipelineError: Always.
-        """
-        raise PipelineError(
-            f"{self._location(flow.source_code_location)}: create_auto_cdc_flow into "
-            f"'{flow.target}' is not supported yet.",
-            hint="Keep the latest row per key with a materialized view over a window function.",
-        )
+        self.add_flow(cdc.declare(flow, self._lake, self._location(flow.source_code_location)))
 
     def register_sql(self, sql_text: str, file_path: Path) -> None:
         """Adds the datasets and flows of a SQL file.
@@ -106,7 +112,7 @@ class Registry(GraphElementRegistry):
         Raises:
             PipelineError: A statement is none of those that a pipeline may have.
         """
-        datasets, flows = parse_file(sql_text, str(file_path), self._lake)
+        datasets, flows = parse_file(sql_text, str(file_path), self._lake, self._configuration)
         for dataset in datasets:
             self.add_dataset(dataset)
         for flow in flows:
@@ -126,6 +132,11 @@ class Registry(GraphElementRegistry):
             )
         self.datasets[dataset.name] = dataset
 
+    def expect(self, name: str, expected: tuple[Expectation, ...]) -> None:
+        """Puts expectations on a dataset that was added before."""
+        key = self._lake.name(name)
+        self.datasets[key] = replace(self.datasets[key], expectations=expected)
+
     def add_flow(self, flow: Flow) -> None:
         """Adds a flow.
 
@@ -142,6 +153,9 @@ class Registry(GraphElementRegistry):
         self.flows.append(flow)
 
     def _location(self, location: SourceCodeLocation) -> str:
-        path = Path(location.filename)
+        return self._shown(location.filename, location.line_number)
+
+    def _shown(self, file: str, line: int | None) -> str:
+        path = Path(file)
         shown = path.relative_to(self._root) if path.is_relative_to(self._root) else path
-        return f"{shown}:{location.line_number}"
+        return f"{shown}:{line}"

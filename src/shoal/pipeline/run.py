@@ -11,11 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from shoal.errors import ExpectationFailed, ShoalError
-from shoal.lake import TableName
-from shoal.pipeline.decide import Decision, Pins, decide
+from shoal.errors import ExpectationFailed, RetryableError, ShoalError
+from shoal.lake import TableName, disk_error
+from shoal.pipeline.decide import decide
 from shoal.pipeline.graph import Graph
-from shoal.pipeline.refresh import ExpectationCount, Refresh, Status, refresh
+from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
+from shoal.pipeline.precheck import check_changed
+from shoal.pipeline.refresh import refresh
+from shoal.pipeline.sinks import kept_in
+from shoal.pipeline.work import Decision, Pins
 
 if TYPE_CHECKING:
     from shoal.engines import Engine
@@ -92,10 +96,13 @@ def run_graph(
 
     Raises:
         Conflict: Another run is writing to this lake.
+        PipelineError: A query that is new or changed names a column or function that does not
+            exist; nothing was written.
         KeyboardInterrupt: The run was stopped; each table is at a whole version.
     """
     run = _Run(graph, engine, lake, root, options, on_start, on_done)
     with lake.writing():
+        check_changed(graph, lake, options.only)
         run.go()
     return list(run.results.values())
 
@@ -166,8 +173,10 @@ class _Run:
         except ExpectationFailed as error:
             counts = cast("tuple[ExpectationCount, ...]", error.counts)
             return replace(_ended(graph, name, Status.FAILED, str(error)), expectations=counts)
-        except ShoalError as error:
-            return _ended(graph, name, Status.FAILED, str(error))
+        except (ShoalError, OSError) as error:
+            refused = disk_error(error, kept_in(node.dataset, self.lake).path) or error
+            again = isinstance(refused, RetryableError)
+            return replace(_ended(graph, name, Status.FAILED, str(refused)), retryable=again)
         self.pins.move(name)
         return done
 

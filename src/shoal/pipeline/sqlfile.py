@@ -1,35 +1,57 @@
 """SQL sources: ``CREATE STREAMING TABLE``, ``MATERIALIZED VIEW``, ``TEMPORARY VIEW`` and ``FLOW``.
 
-Grammar: Spark Declarative Pipelines SQL, with Databricks' ``CONSTRAINT ... EXPECT`` clause. Only
-the frame of a statement is read here; the query itself goes to the engine as it is written.
+Grammar: Spark Declarative Pipelines SQL, with Databricks' ``CONSTRAINT ... EXPECT``, ``AUTO CDC``
+and the older ``LIVE`` words. Only the frame of a statement is read here; the query itself goes to
+the engine as it is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PipelineError, ShoalError
 from shoal.pipeline.definitions import Dataset, Flow, Kind
-from shoal.pipeline.expectations import Action, Expectation
+from shoal.pipeline.sqlcdc import read_cdc
+from shoal.pipeline.sqlcolumns import read_columns
+from shoal.pipeline.sqltext import Reader, substituted
 
 if TYPE_CHECKING:
     from sqlglot.tokenizer_core import Token
 
-    from shoal.lake import Lake, TableName
+    from shoal.lake import Lake
 
 __all__ = ["parse_file"]
 
-_OPEN, _CLOSE = ("(", "["), (")", "]")
+_KINDS = {
+    "STREAMING TABLE": Kind.STREAMING_TABLE,
+    "STREAMING LIVE TABLE": Kind.STREAMING_TABLE,
+    "MATERIALIZED VIEW": Kind.MATERIALIZED_VIEW,
+    "LIVE TABLE": Kind.MATERIALIZED_VIEW,
+    "TEMPORARY VIEW": Kind.TEMPORARY_VIEW,
+    "TEMP VIEW": Kind.TEMPORARY_VIEW,
+    "TEMPORARY LIVE VIEW": Kind.TEMPORARY_VIEW,
+    "TEMPORARY STREAMING LIVE VIEW": Kind.TEMPORARY_VIEW,
+    "LIVE VIEW": Kind.TEMPORARY_VIEW,
+    "STREAMING LIVE VIEW": Kind.TEMPORARY_VIEW,
+}
+_ELSEWHERE = {"LOCATION", "PATH", "SCHEDULE", "TRIGGER"}
 
 
-def parse_file(text: str, shown: str, lake: Lake) -> tuple[list[Dataset], list[Flow]]:
+def parse_file(
+    text: str,
+    shown: str,
+    lake: Lake,
+    configuration: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[list[Dataset], list[Flow]]:
     """Reads the statements of a SQL file.
 
     Args:
         text: The file's text.
         shown: Its path for messages.
         lake: Gives names their schema.
+        configuration: Values for ``${key}``.
 
     Raises:
         PipelineError: A statement is none of those that a pipeline may have.
@@ -37,6 +59,7 @@ def parse_file(text: str, shown: str, lake: Lake) -> tuple[list[Dataset], list[F
     import sqlglot
     from sqlglot.errors import SqlglotError
 
+    text = substituted(text, shown, configuration)
     try:
         tokens = sqlglot.tokenize(text, dialect="databricks")
     except SqlglotError as error:
@@ -50,9 +73,9 @@ def parse_file(text: str, shown: str, lake: Lake) -> tuple[list[Dataset], list[F
     datasets: list[Dataset] = []
     flows: list[Flow] = []
     for statement in filter(None, statements):
-        reader = _Statement(text, statement, f"{shown}:{statement[0].line}", lake)
+        reader = Reader(text, statement, f"{shown}:{statement[0].line}", lake)
         try:
-            dataset, flow = reader.read()
+            dataset, flow = _statement(reader)
         except ShoalError as error:
             if f"{shown}:" not in error.message:
                 error.message = f"{reader.location}: {error.message}"
@@ -62,175 +85,94 @@ def parse_file(text: str, shown: str, lake: Lake) -> tuple[list[Dataset], list[F
     return datasets, flows
 
 
-class _Statement:
-    """Reads one statement from left to right."""
+def _statement(reader: Reader) -> tuple[Dataset | None, Flow | None]:
+    if reader.take("SET"):
+        return None, None  # already in the text
+    if reader.take("APPLY CHANGES INTO"):
+        target = reader.name()
+        return None, read_cdc(reader, target, str(target))
+    if not reader.take("CREATE"):
+        raise reader.error("CREATE")
+    reader.take("OR REFRESH") or reader.take("OR REPLACE")
+    if reader.take("FLOW"):
+        return None, _flow(reader)
+    for words in ("", "PRIVATE ", "TEMPORARY "):
+        for name, kind in _KINDS.items():
+            if reader.take(f"{words}{name}"):
+                reader.take("IF NOT EXISTS")
+                return _dataset(reader, kind)
+    raise reader.error("STREAMING TABLE, MATERIALIZED VIEW, TEMPORARY VIEW or FLOW")
 
-    def __init__(self, text: str, tokens: Sequence[Token], location: str, lake: Lake) -> None:
-        self.text, self.tokens, self.location, self.lake = text, tokens, location, lake
-        self.at = 0
 
-    def word(self, ahead: int = 0) -> str:
-        index = self.at + ahead
-        return self.tokens[index].text.upper() if index < len(self.tokens) else ""
+def _flow(reader: Reader) -> Flow:
+    name = reader.next("a name")
+    if reader.take("COMMENT"):
+        reader.next("a comment")
+    if reader.take("AS AUTO CDC INTO") or reader.take("AS APPLY CHANGES INTO"):
+        return read_cdc(reader, reader.name(), name)
+    if reader.sees("AS AUTO CDC ONCE") or reader.sees("AS INSERT INTO ONCE"):
+        raise _once(reader)
+    if not reader.take("AS INSERT INTO"):
+        raise reader.error("AS INSERT INTO or AS AUTO CDC INTO")
+    target = reader.name()
+    if reader.sees("ONCE"):
+        raise _once(reader)
+    reader.take("BY NAME")
+    return Flow(name=name, target=target, query=reader.rest(), location=reader.location)
 
-    def take(self, *words: str) -> bool:
-        """Moves past these words if they are next."""
-        flat = [part for word in words for part in word.split()]
-        seen = " ".join(self.word(i) for i in range(len(flat))).split()[: len(flat)]
-        if seen != flat:
-            return False
-        used = 0
-        while used < len(flat):
-            used += len(self.tokens[self.at].text.split())
-            self.at += 1
-        return True
 
-    def error(self, expected: str) -> PipelineError:
-        found = self.tokens[self.at].text if self.at < len(self.tokens) else "the end"
-        return PipelineError(
-            f"{self.location}: expected {expected}, found '{found}'.",
-            hint="A pipeline's SQL file holds CREATE STREAMING TABLE, CREATE MATERIALIZED VIEW, "
-            "CREATE TEMPORARY VIEW and CREATE FLOW statements.",
+def _once(reader: Reader) -> PipelineError:
+    return PipelineError(
+        f"{reader.location}: flows that run ONCE are not supported.",
+        hint="Read the source with STREAM(...): each of its rows is taken once.",
+    )
+
+
+def _dataset(reader: Reader, kind: Kind) -> tuple[Dataset, Flow | None]:
+    name = reader.name()
+    settings: dict[str, Any] = {}
+    while not reader.ended and not reader.sees("AS") and not reader.sees("FLOW AUTO CDC"):
+        _clause(reader, settings)
+    dataset = Dataset(name=name, kind=kind, location=reader.location, **settings)
+    if reader.take("FLOW AUTO CDC"):
+        return dataset, read_cdc(reader, name, str(name))
+    if not reader.take("AS"):
+        if kind is not Kind.STREAMING_TABLE:
+            raise reader.error("AS and a query")
+        return dataset, None
+    flow = Flow(name=str(name), target=name, query=reader.rest(), location=reader.location)
+    return dataset, flow
+
+
+def _clause(reader: Reader, settings: dict[str, Any]) -> None:
+    """Reads one clause between the name and the query into the dataset's settings."""
+    if reader.word() == "(" and "expectations" not in settings:
+        columns, expectations = read_columns(reader)
+        settings["schema"] = ", ".join(columns) or None
+        settings["expectations"] = tuple(expectations)
+    elif reader.take("PARTITIONED BY"):
+        settings["partition_by"] = tuple(reader.list_())
+    elif reader.take("CLUSTER BY"):
+        if not reader.take("AUTO") and not reader.take("NONE"):
+            settings["cluster_by"] = tuple(reader.list_())
+    elif reader.take("COMMENT"):
+        settings["comment"] = reader.next("a comment")
+    elif reader.take("TBLPROPERTIES"):
+        settings["properties"] = dict(_pair(reader, text) for text in reader.list_())
+    elif reader.word() in _ELSEWHERE:
+        raise PipelineError(
+            f"{reader.location}: a {reader.word()} clause is not supported in a pipeline.",
+            hint="Remove it: the project's storage holds all tables, and shoal run refreshes them.",
         )
+    elif not reader.take("USING DELTA"):
+        raise reader.error("AS, PARTITIONED BY, CLUSTER BY, COMMENT or TBLPROPERTIES")
 
-    def read(self) -> tuple[Dataset | None, Flow | None]:
-        if not self.take("CREATE"):
-            raise self.error("CREATE")
-        self.take("OR", "REFRESH") or self.take("OR", "REPLACE")
-        if self.take("STREAMING", "TABLE") or self.take("STREAMING", "LIVE", "TABLE"):
-            kind = Kind.STREAMING_TABLE
-        elif self.take("MATERIALIZED", "VIEW"):
-            kind = Kind.MATERIALIZED_VIEW
-        elif self.take("TEMPORARY", "VIEW") or self.take("TEMP", "VIEW"):
-            kind = Kind.TEMPORARY_VIEW
-        elif self.take("FLOW"):
-            return None, self.flow()
-        else:
-            raise self.error("STREAMING TABLE, MATERIALIZED VIEW, TEMPORARY VIEW or FLOW")
-        self.take("IF", "NOT", "EXISTS")
-        return self.dataset(kind)
 
-    def name(self) -> TableName:
-        parts = []
-        while True:
-            if self.at >= len(self.tokens):
-                raise self.error("a name")
-            parts.append(self.tokens[self.at].text)
-            self.at += 1
-            if self.word() != ".":
-                break
-            self.at += 1
-        return self.lake.name(".".join(f"`{part}`" for part in parts))
-
-    def flow(self) -> Flow:
-        name = self.tokens[self.at].text if self.at < len(self.tokens) else ""
-        self.at += 1
-        if not self.take("AS", "INSERT", "INTO"):
-            raise self.error("AS INSERT INTO")
-        target = self.name()
-        self.take("BY", "NAME")
-        return Flow(name=name, target=target, query=self.rest(), location=self.location)
-
-    def dataset(self, kind: Kind) -> tuple[Dataset, Flow | None]:
-        name = self.name()
-        columns: list[str] = []
-        expectations: list[Expectation] = []
-        partition_by: list[str] = []
-        properties: dict[str, str] = {}
-        comment: str | None = None
-        while self.at < len(self.tokens) and not self.take("AS"):
-            if self.word() == "(" and not columns and not expectations:
-                columns, expectations = self.columns()
-            elif self.take("PARTITIONED BY"):
-                partition_by = self.list_()
-            elif self.take("CLUSTER BY"):
-                self.list_()
-            elif self.take("COMMENT"):
-                comment = self.tokens[self.at].text
-                self.at += 1
-            elif self.take("TBLPROPERTIES"):
-                properties = dict(pair.split("=", 1) for pair in self.list_())
-            elif self.take("USING", "DELTA"):
-                continue
-            else:
-                raise self.error("AS, PARTITIONED BY, CLUSTER BY, COMMENT or TBLPROPERTIES")
-        dataset = Dataset(
-            name=name,
-            kind=kind,
-            location=self.location,
-            comment=comment,
-            partition_by=tuple(partition_by),
-            schema=", ".join(columns) or None,
-            properties=properties,
-            expectations=tuple(expectations),
+def _pair(reader: Reader, text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise PipelineError(
+            f"{reader.location}: expected 'key' = 'value' in TBLPROPERTIES, found '{text}'.",
+            hint="Write: TBLPROPERTIES ('quality' = 'silver')",
         )
-        if self.at >= len(self.tokens):
-            if kind is not Kind.STREAMING_TABLE:
-                raise self.error("AS and a query")
-            return dataset, None
-        flow = Flow(name=str(name), target=name, query=self.rest(), location=self.location)
-        return dataset, flow
-
-    def rest(self) -> str:
-        """The query: everything that is left."""
-        if self.at >= len(self.tokens):
-            raise self.error("a query")
-        return self.text[self.tokens[self.at].start : self.tokens[-1].end + 1]
-
-    def group(self) -> list[list[Token]]:
-        """A parenthesised list: the tokens of each item."""
-        if self.word() != "(":
-            raise self.error("'('")
-        items: list[list[Token]] = [[]]
-        depth = 0
-        while self.at < len(self.tokens):
-            token = self.tokens[self.at]
-            self.at += 1
-            sign = "" if token.token_type.name == "STRING" else token.text
-            depth += (sign in _OPEN) - (sign in _CLOSE)
-            if depth == 0:
-                return items if items[0] else []
-            if sign == "," and depth == 1:
-                items.append([])
-            elif not (sign == "(" and depth == 1 and not items[-1] and len(items) == 1):
-                items[-1].append(token)
-        raise self.error("')'")
-
-    def list_(self) -> list[str]:
-        return ["".join(token.text for token in item) for item in self.group()]
-
-    def columns(self) -> tuple[list[str], list[Expectation]]:
-        columns, expectations = [], []
-        for item in self.group():
-            words = [token.text.upper() for token in item]
-            text = self.text[item[0].start : item[-1].end + 1]
-            if words[0] != "CONSTRAINT":
-                columns.append(text)
-                continue
-            if len(words) < 5 or words[2] != "EXPECT" or words[3] != "(":
-                raise PipelineError(
-                    f"{self.location}: expected CONSTRAINT name EXPECT (...), found '{text}'.",
-                    hint="Write: CONSTRAINT positive EXPECT (amount > 0) ON VIOLATION DROP ROW",
-                )
-            close = max(
-                index
-                for index, token in enumerate(item)
-                if token.text == ")" and token.token_type.name != "STRING"
-            )
-            tail = " ".join(words[close + 1 :])
-            actions: dict[str, Action] = {
-                "": "warn",
-                "ON VIOLATION DROP ROW": "drop",
-                "ON VIOLATION FAIL UPDATE": "fail",
-            }
-            if tail not in actions:
-                raise PipelineError(
-                    f"{self.location}: expected ON VIOLATION DROP ROW or ON VIOLATION FAIL UPDATE, "
-                    f"found '{tail}'.",
-                    hint=f"Mend constraint '{item[1].text}'.",
-                )
-            condition = self.text[item[4].start : item[close - 1].end + 1]
-            expectations.append(
-                Expectation(name=item[1].text, condition=condition, action=actions[tail])
-            )
-        return columns, expectations
+    return key, value

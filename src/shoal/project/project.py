@@ -88,7 +88,7 @@ class Project:
         """The pipeline's source files, in a stable order.
 
         Raises:
-            ProjectError: A file is neither Python nor SQL, or a pattern matches nothing.
+            ProjectError: A file is neither Python, SQL nor R, or a pattern matches nothing.
         """
         found: dict[Path, SourceFile] = {}
         for pattern in self.spec.libraries:
@@ -99,9 +99,9 @@ class Project:
                     hint="Create it, or mend 'libraries'.",
                 )
             for file in matches:
-                if file.path.suffix not in {".py", ".sql"}:
+                if file.path.suffix not in {".py", ".sql", ".R"}:
                     raise ProjectError(
-                        f"{file.shown} is neither .py nor .sql.",
+                        f"{file.shown} is neither .py, .sql nor .R.",
                         hint="Move it out of the libraries' folders.",
                     )
                 found[file.path] = file

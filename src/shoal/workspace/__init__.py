@@ -4,7 +4,16 @@ The rooms below meet through durable things only (a table at a version, a regist
 is where one hands over to the next.
 """
 
+from shoal.workspace.maintain import Maintenance
 from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
 from shoal.workspace.workspace import Workspace
 
-__all__ = ["ModelPlan", "ModelReport", "RunReport", "ScoreReport", "TableReport", "Workspace"]
+__all__ = [
+    "Maintenance",
+    "ModelPlan",
+    "ModelReport",
+    "RunReport",
+    "ScoreReport",
+    "TableReport",
+    "Workspace",
+]

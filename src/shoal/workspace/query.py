@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.engines import Read, TableRead, dataframe, query_plan, rewrite, version_relation
 from shoal.errors import EngineError, PipelineError
+from shoal.lake import version_asked
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +35,8 @@ def run_query(query: str, engine: Engine, lake: Lake, *, limit: int | None = Non
         if not isinstance(read, TableRead):
             return None
         table = lake.existing(read.name)
-        return version_relation(table.path, table.version())
+        asked = version_asked(table, read.options)
+        return version_relation(table.path, table.version() if asked is None else asked)
 
     plan = rewrite(query_plan(text), newest)
     try:

@@ -28,6 +28,7 @@ class TableReport:
         expectations: Name to ``{"action", "passed", "failed"}``.
         notes: What was left alone, and why.
         error: The error, if any.
+        retryable: It failed over something that may work when tried again.
     """
 
     table: str
@@ -44,6 +45,7 @@ class TableReport:
     expectations: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...]
     error: str | None
+    retryable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +136,14 @@ class RunReport:
         models: The models.
         scores: The predictions tables.
         seconds: Wall time.
+        error: Why a round of a continuous run did nothing.
     """
 
     tables: tuple[TableReport, ...] = ()
     models: tuple[ModelReport, ...] = ()
     scores: tuple[ScoreReport, ...] = ()
     seconds: float = 0.0
+    error: str | None = None
 
     @property
     def failed(self) -> bool:
@@ -149,7 +153,16 @@ class RunReport:
             *(model.status for model in self.models),
             *(score.status for score in self.scores),
         ]
-        return "failed" in statuses or "skipped" in statuses
+        return "failed" in statuses or "skipped" in statuses or self.error is not None
+
+    @property
+    def exit_code(self) -> int:
+        """The command's: 0 done, 1 a part failed, 75 all that failed may work when tried again."""
+        if not self.failed:
+            return 0
+        others = [*(model.status for model in self.models), *(part.status for part in self.scores)]
+        final = [table for table in self.tables if table.status == "failed" and not table.retryable]
+        return 1 if final or "failed" in others else 75
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from shoal.errors import PipelineError, ProjectError, ShoalError, TrackingError, nearest
+from shoal.errors import ProjectError, ShoalError, TrackingError, nearest
 from shoal.project import Project, find_project
 from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from shoal.pipeline import Decision, Graph, Refresh, RunOptions
     from shoal.serving import ServedModels
     from shoal.tracking import ModelVersion, Tracker
+    from shoal.workspace.maintain import Maintenance
 
 __all__ = ["Workspace"]
 
@@ -100,6 +102,13 @@ class Workspace:
         return Tracker(self.project.tracking, self.project.artifacts, self.project.name)
 
     @cached_property
+    def maintenance(self) -> Maintenance:
+        """Care of the tables: restore, diff, clone, optimize, vacuum, checks."""
+        from shoal.workspace.maintain import Maintenance
+
+        return Maintenance(self)
+
+    @cached_property
     def graph(self) -> Graph:
         """The declared tables, analysed.
 
@@ -114,8 +123,9 @@ class Workspace:
             spark=self.engine.spark,
             lake=self.lake,
             root=self.project.root,
+            configuration=self.project.spec.configuration,
         )
-        return analyse(registry, lake=self.lake, root=self.project.root)
+        return analyse(registry, lake=self.lake, root=self.project.root, engine=self.engine)
 
     @cached_property
     def models(self) -> dict[str, ModelDeclaration]:
@@ -165,24 +175,23 @@ class Workspace:
         select: Sequence[str] = (),
         full_refresh: Sequence[str] = (),
         full_refresh_all: bool = False,
+        until: Sequence[str] = (),
     ) -> RunOptions:
-        """Names as a user writes them, resolved.
+        """Names as a user writes them, resolved; see `shoal.pipeline.chosen`.
 
         Raises:
             PipelineError: The pipeline declares no such table.
         """
-        from shoal.pipeline import RunOptions
+        from shoal.pipeline import chosen
 
-        if full_refresh_all and (select or full_refresh):
-            raise PipelineError(
-                "--full-refresh-all goes with neither table names nor --full-refresh.",
-                hint="Leave one of them out.",
-            )
-        full = frozenset(self.graph.resolve(name, self.lake) for name in full_refresh)
-        if full_refresh_all:
-            full = frozenset(node.name for node in self.graph.tables)
-        only = frozenset(self.graph.resolve(name, self.lake) for name in select)
-        return RunOptions(only=(only | full) if only or (full and select) else None, full=full)
+        return chosen(
+            self.graph,
+            self.lake,
+            select=select,
+            full_refresh=full_refresh,
+            full_refresh_all=full_refresh_all,
+            until=until,
+        )
 
     def plan(self, options: RunOptions) -> tuple[list[Decision], list[ModelPlan]]:
         """What a run would refresh and train, and why; nothing is written.
@@ -240,18 +249,55 @@ class Workspace:
         """
         begun = time.perf_counter()
         tables = self.refresh(options)
+        report = self.learn(tables) if models else RunReport(tables=tuple(tables))
+        return replace(report, seconds=time.perf_counter() - begun)
+
+    def learn(self, tables: Sequence[TableReport]) -> RunReport:
+        """The second half of `run`: trains what is stale, and scores what is new.
+
+        Args:
+            tables: The tables as they were refreshed.
+        """
+        begun = time.perf_counter()
         broken = {table.table for table in tables if table.status in {"failed", "skipped"}}
-        trained: list[ModelReport] = []
-        scored: list[ScoreReport] = []
-        if models:
-            ready = [m for m in self.models.values() if str(self.lake.name(m.table)) not in broken]
-            trained = [self._train_if_stale(declaration) for declaration in ready]
-            scored = [self._score(declaration) for declaration in ready]
+        ready = [m for m in self.models.values() if str(self.lake.name(m.table)) not in broken]
+        trained = [self._train_if_stale(declaration) for declaration in ready]
+        scored = [self._score(declaration) for declaration in ready]
         return RunReport(
             tables=tuple(tables),
             models=tuple(trained),
             scores=tuple(scored),
             seconds=time.perf_counter() - begun,
+        )
+
+    def run_continuous(
+        self,
+        options: RunOptions,
+        *,
+        trigger: float = 10.0,
+        models: bool = True,
+        max_failures: int | None = None,
+    ) -> Iterator[RunReport]:
+        """Keeps running, and gives the report of each round in which anything happened.
+
+        The sources stay as they were loaded: a change of the code needs a new start. A table that
+        fails is reported in each round and tried again in the next. Models are trained and scored
+        in the first round, and then when a table was refreshed. Stop asking, or interrupt, to end
+        it: each table is at a whole version.
+
+        Args:
+            options: Which tables; a full refresh is done in the first round only.
+            trigger: Seconds from the start of a round to the start of the next.
+            models: Also train and score.
+            max_failures: End after so many failed rounds in a row; None never ends.
+
+        Raises:
+            PipelineError: A declaration is wrong; nothing ran.
+        """
+        from shoal.workspace.continuous import run_continuous
+
+        return run_continuous(
+            self, options, trigger=trigger, models=models, max_failures=max_failures
         )
 
     def refresh(self, options: RunOptions) -> list[TableReport]:
@@ -442,4 +488,5 @@ def _table_report(result: Refresh) -> TableReport:
         },
         notes=result.notes,
         error=result.error,
+        retryable=result.retryable,
     )

@@ -103,8 +103,12 @@ def test_reads_of_dataframes(spark) -> None:
 def test_reads_of_files(spark) -> None:
     frame = spark.readStream.format("json").schema("i INT").option("Mode", "FAILFAST").load("in/x")
     (read,) = reads(plan_of(frame))
-    assert read == FileRead(format="json", paths=("in/x",), schema=read.schema, streaming=True)
-    assert read.options["mode"] == "FAILFAST"
+    options = {"mode": "FAILFAST"}
+    assert read == FileRead(
+        format="json", paths=("in/x",), schema=read.schema, streaming=True, options=options
+    )
+    other = spark.readStream.format("json").schema("i INT").load("in/x")
+    assert len(reads(plan_of(frame.unionAll(other)))) == 2, "other options, another read"
     assert not read.metadata
     with_names = frame.select("*", "_metadata.file_name")
     assert reads(plan_of(with_names))[0].metadata

@@ -135,14 +135,6 @@ def test_what_is_not_supported_says_so(project) -> None:
     error = refused(
         project,
         """
-        dp.create_streaming_table("t")
-        dp.create_auto_cdc_flow(target="t", source="s", keys=["id"], sequence_by="at")
-        """,
-    )
-    assert "create_auto_cdc_flow into 't' is not supported yet" in str(error)
-    error = refused(
-        project,
-        """
         @dp.table(name="t", format="parquet")
         def t():
             return spark.read.table("x")

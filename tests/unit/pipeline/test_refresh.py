@@ -48,7 +48,7 @@ def test_a_streaming_table_takes_only_new_files_and_new_versions(medallion) -> N
     assert {n: (r.rows, r.files, r.refresh) for n, r in second.items()} == {
         "bronze.events": (1, 1, "incremental"),
         "silver.events": (1, 1, "incremental"),
-        "gold.totals": (2, 0, "full"),
+        "gold.totals": (2, 1, "incremental"),
     }
     assert medallion.rows("silver.events", "id") == [1, 3, 4]
     assert medallion.rows("gold.totals", "kind", "n", "total") == [("a", 1, 1.0), ("b", 2, 6.5)]
@@ -464,7 +464,7 @@ def test_a_plan_is_what_the_run_does(project) -> None:
     assert same() == {
         "bronze.events": ("incremental", "1 new file"),
         "silver.events": ("incremental", "follows bronze.events"),
-        "gold.totals": ("full", "follows silver.events"),
+        "gold.totals": ("incremental", "follows silver.events"),
     }
     project.python(EVENTS + SILVER + GOLD.replace("sum", "max"))
     assert same()["gold.totals"] == ("full", "its definition changed")
@@ -539,11 +539,6 @@ def test_python_functions_run_in_the_engine(project) -> None:
     assert project.rows("t", "x") == [15.0]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="notyet: methods that ask the server for columns (mapInArrow, df.columns, applyInPandas) "
-    "see no pipeline tables, because those are in no catalog",
-)
 def test_flows_may_ask_for_the_columns_of_a_pipeline_table(project) -> None:
     project.python(
         EVENTS

@@ -157,7 +157,7 @@ def test_models_below_a_library_are_no_transformations(tmp_path) -> None:
     [
         ("transformations/**", None, "'transformations/\\*\\*' matches no file in"),
         ("one.py", None, "'one.py' matches no file in"),
-        ("transformations/**", "transformations/notes.md", "notes.md is neither .py nor .sql"),
+        ("transformations/**", "transformations/notes.md", "notes.md is neither .py, .sql nor .R"),
     ],
 )
 def test_a_library_that_names_nothing_usable_is_an_error(tmp_path, include, file, message) -> None:

@@ -1,0 +1,65 @@
+"""The commits of a table's log, as the protocol's actions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deltalake import PostCommitHookProperties
+
+__all__ = ["checkpoints", "commits", "last_writers", "log_kept", "log_versions"]
+
+_COMMIT = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
+
+
+def log_kept() -> PostCommitHookProperties:
+    """Commits with this make checkpoints but drop no old log entries.
+
+    Only a vacuum does, which knows what models and other tables still need.
+    """
+    from deltalake import PostCommitHookProperties
+
+    return PostCommitHookProperties(cleanup_expired_logs=False)
+
+
+def log_versions(table_path: str) -> list[int]:
+    """Versions whose commit is still in the log, ascending."""
+    return _numbers(table_path, _COMMIT)
+
+
+def checkpoints(table_path: str) -> list[int]:
+    """Versions that have a checkpoint of one file, ascending."""
+    return _numbers(table_path, _CHECKPOINT)
+
+
+def _numbers(table_path: str, pattern: re.Pattern[str]) -> list[int]:
+    log = Path(table_path) / "_delta_log"
+    return sorted(int(found[1]) for f in log.iterdir() if (found := pattern.fullmatch(f.name)))
+
+
+def commits(table_path: str, *, newest_first: bool = False) -> Iterator[tuple[int, list[Any]]]:
+    """Versions and their actions, as far back as the log goes."""
+    versions = log_versions(table_path)
+    for version in reversed(versions) if newest_first else versions:
+        text = (Path(table_path) / "_delta_log" / f"{version:020}.json").read_text()
+        yield version, [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def last_writers(table_path: str) -> tuple[int, frozenset[str]] | None:
+    """The newest version that changed rows, and the application ids in it.
+
+    Compaction changes no row, nor do a table's properties. None when the log no longer tells.
+    """
+    for version, actions in commits(table_path, newest_first=True):
+        changed = any(
+            (action.get("add") or action.get("remove") or {}).get("dataChange", False)
+            for action in actions
+        )
+        if changed:
+            return version, frozenset(a["txn"]["appId"] for a in actions if "txn" in a)
+    return None

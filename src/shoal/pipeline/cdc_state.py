@@ -1,0 +1,139 @@
+"""What a flow of change events keeps beside its progress: the events that can still matter."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from pyspark.sql.types import DataType, StructType
+
+    from shoal.pipeline.frames import Place
+
+__all__ = ["Kept", "before", "joined", "staged", "write"]
+
+_FORMAT = 1
+_NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What an earlier run left.
+
+    Args:
+        events: Its events; None when it has none.
+        note: What else it wrote down.
+    """
+
+    events: DataFrame | None
+    note: Mapping[str, Any]
+
+
+def before(place: Place, rules: Mapping[str, Any]) -> Kept | None:
+    """What the last run left; None when the table is made from the start.
+
+    Raises:
+        PipelineError: It was made by other rules, or is gone.
+    """
+    known = place.work.before
+    if place.full or known.state is None:
+        return None
+    folder = Path(place.table.state_path(known.flow, known.state))
+    again = f"shoal run --full-refresh {place.node.name}"
+    try:
+        note: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError):
+        raise PipelineError(
+            f"the events that '{place.node.name}' was made from are gone ({folder}).",
+            hint=f"Read them again: {again}",
+        ) from None
+    if note["format"] != _FORMAT or note["rules"] != dict(rules):
+        was = {name: value for name, value in note["rules"].items() if rules.get(name) != value}
+        raise PipelineError(
+            f"'{place.node.name}' was made with {was or 'another format'}; what it kept does not "
+            "fit the declaration now.",
+            hint=f"Make it anew: {again}",
+        )
+    events = _read(place, folder / "events", note["schema"]) if note["schema"] else None
+    return Kept(events=events, note=note)
+
+
+def write(
+    place: Place, rules: Mapping[str, Any], events: DataFrame | None, **more: Any
+) -> tuple[str, DataFrame | None]:
+    """Keeps events for the next run; gives the state's name, and the events as stored."""
+    name, path = place.table.new_state(place.work.before.flow, place.work.before.number + 1)
+    folder, schema = Path(path), None
+    if events is not None:
+        schema = events.schema.jsonValue()
+        events.write.parquet(str(folder / "events"))
+        events = _read(place, folder / "events", schema)
+    folder.mkdir(parents=True, exist_ok=True)
+    note = {"format": _FORMAT, "rules": dict(rules), "schema": schema, **more}
+    (folder / "state.json").write_text(json.dumps(note))
+    return name, events
+
+
+def staged(place: Place, frame: DataFrame) -> DataFrame:
+    """The rows of a query, computed once."""
+    folder = place.folder / f"events-{uuid.uuid4().hex[:8]}"
+    schema = frame.schema
+    frame.write.parquet(str(folder))
+    return _read(place, folder, schema.jsonValue())
+
+
+def joined(old: DataFrame, new: DataFrame) -> DataFrame:
+    """The rows of both; a column that only one has is null in the other's.
+
+    Raises:
+        PipelineError: A column changed to a type that does not fit.
+    """
+    from pyspark.sql import functions as F
+
+    kinds: dict[str, DataType] = {field.name: field.dataType for field in old.schema.fields}
+    for field in new.schema.fields:
+        kinds[field.name] = _common(field.name, kinds.get(field.name), field.dataType)
+
+    def cast(frame: DataFrame) -> DataFrame:
+        # Sail 0.7.2 loses columns when it folds a filter over a constant column in a union.
+        null = F.when(F.rand() > 2, F.lit(1))
+        return frame.select(
+            *(
+                (F.col(f"`{name}`") if name in frame.columns else null.cast("string"))
+                .cast(kind)
+                .alias(name)
+                if name not in frame.columns or frame.schema[name].dataType != kind
+                else F.col(f"`{name}`")
+                for name, kind in kinds.items()
+            )
+        )
+
+    return cast(old).unionAll(cast(new))
+
+
+def _common(name: str, old: DataType | None, new: DataType) -> DataType:
+    if old is None or old == new or old.simpleString() == new.simpleString():
+        return new if old is None else old
+    words = (old.simpleString(), new.simpleString())
+    if all(word in _NUMBERS for word in words):
+        return max((old, new), key=lambda kind: _NUMBERS.index(kind.simpleString()))
+    raise PipelineError(
+        f"the column '{name}' was {words[0]} in earlier events and is {words[1]} now.",
+        hint="Cast it in a view that the flow reads, or rebuild the table with --full-refresh.",
+    )
+
+
+def _read(place: Place, folder: Path, schema: Any) -> DataFrame:
+    from pyspark.sql.types import StructType
+
+    columns: StructType = StructType.fromJson(schema)
+    if not any(folder.glob("*.parquet")):
+        return place.engine.spark.createDataFrame([], columns)
+    return place.engine.spark.read.schema(columns).parquet(str(folder))

@@ -1,0 +1,125 @@
+"""The rows that a flow gives in one run, as a DataFrame over pinned inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.engines import FileRead, KafkaRead, Read, TableRead, dataframe, read_files, rewrite
+from shoal.pipeline.definitions import Kind
+from shoal.pipeline.inputs import table_relation
+from shoal.pipeline.messages import message_relation
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+    from pyspark.sql.connect.proto import Relation
+
+    from shoal.engines import Engine
+    from shoal.lake import Lake, Table
+    from shoal.pipeline.graph import Graph, Node, Query
+    from shoal.pipeline.work import FlowWork
+
+__all__ = ["Built", "Place", "build", "given", "pinned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One flow's work, and where it happens.
+
+    Args:
+        node: The table that it fills.
+        work: Its inputs in this run.
+        graph: The node's graph.
+        engine: Where its query runs.
+        lake: Where the tables are.
+        full: The table is rebuilt: nothing that it holds now counts.
+        folder: For files that are needed only until the rows are written; it may not exist yet.
+        stopped: Asked during long work outside the engine; true means give up.
+    """
+
+    node: Node
+    work: FlowWork
+    graph: Graph
+    engine: Engine
+    lake: Lake
+    full: bool
+    folder: Path
+    stopped: Callable[[], bool] = lambda: False
+
+    @property
+    def table(self) -> Table:
+        """The table that the flow fills."""
+        return self.lake.table(self.node.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """What one flow writes.
+
+    Args:
+        frame: The rows.
+        overwrite: They are all rows of the table; otherwise they are added to it.
+        state: Name of the state folder that goes with them, already filled.
+        notes: What a person should know about how they came to be.
+    """
+
+    frame: DataFrame
+    overwrite: bool
+    state: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def build(place: Place) -> Built:
+    """The rows to write for a flow, whatever its kind.
+
+    Raises:
+        PipelineError: The query or its inputs are wrong.
+    """
+    flow = place.work.query.flow
+    if flow.cdc is not None:
+        from shoal.pipeline import cdc
+
+        return cdc.build(place)
+    if flow.local is not None:
+        from shoal.pipeline import local
+
+        return local.build(place)
+    if place.work.increment is not None:
+        from shoal.pipeline import increment
+
+        return increment.build(place)
+    return Built(frame=pinned(place), overwrite=place.full)
+
+
+def pinned(place: Place) -> DataFrame:
+    """The flow's query over pinned versions, and over just what is new where it streams."""
+    from pyspark.sql.connect.proto import Plan
+
+    def relation(query: Query) -> Relation:
+        def new(read: Read) -> Relation | None:
+            inner = _view(read, place)
+            return relation(inner.queries[0]) if inner is not None else given(read, place)
+
+        return rewrite(query.plan, new).root
+
+    return dataframe(Plan(root=relation(place.work.query)), place.engine.spark)
+
+
+def _view(read: Read, place: Place) -> Node | None:
+    if not isinstance(read, TableRead):
+        return None
+    inner = place.graph.nodes.get(place.lake.name(read.name))
+    return inner if inner is not None and inner.dataset.kind is Kind.TEMPORARY_VIEW else None
+
+
+def given(read: Read, place: Place) -> Relation:
+    """The rows that a read of the flow's query stands for in this run."""
+    work, engine = place.work, place.engine
+    if isinstance(read, FileRead):
+        return read_files(engine.spark, read, work.files[read], embedded=engine.embedded)
+    if isinstance(read, KafkaRead):
+        return message_relation(read, work.messages[read], place)
+    name = place.lake.name(read.name)
+    return table_relation(read, place.lake.table(name), work.tables[name], engine.spark)

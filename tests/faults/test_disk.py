@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from left import litter
 from warm import Run
 
 from projects import SmallProject, settle
@@ -129,16 +130,7 @@ def test_a_full_disk_leaves_whole_versions_and_the_next_run_is_right(
         warm.start(project.root).ok()
         assert_right(project, batch + 1)
     assert full >= 4, "the disk was never full"
-    assert litter(project) == set()
-
-
-def litter(project: SmallProject) -> set[Path]:
-    """Parquet files that no version of any table names."""
-    found: set[Path] = set()
-    for table in project.lake.tables():
-        named = table.changes(after=-1, until=table.version()).files
-        found |= set(Path(table.path).rglob("*.parquet")) - {Path(file.path) for file in named}
-    return found
+    assert litter(project.lake) == set()
 
 
 def test_a_limit_on_file_sizes_is_told_as_one(tmp_path, warm) -> None:
@@ -152,7 +144,7 @@ def test_a_limit_on_file_sizes_is_told_as_one(tmp_path, warm) -> None:
     assert project.rows("bronze.other", "id") == list(range(5)), "other tables go on"
     warm.start(project.root).ok()
     assert_right(project, 1)
-    assert litter(project) == set()
+    assert litter(project.lake) == set()
 
 
 def shut(folder: Path) -> Iterator[None]:
@@ -187,7 +179,7 @@ def test_a_table_that_may_not_be_written_fails_alone(tmp_path, warm) -> None:
     assert project.versions()["bronze.events"] == before["bronze.events"] + 1
     warm.start(project.root).ok()
     assert_right(project, 2)
-    assert litter(project) == set()
+    assert litter(project.lake) == set()
 
 
 def test_a_log_that_may_not_be_written_commits_nothing(tmp_path, warm) -> None:
@@ -199,7 +191,7 @@ def test_a_log_that_may_not_be_written_commits_nothing(tmp_path, warm) -> None:
     bronze = Path(project.lake.table("bronze.events").path)
     with closed(bronze / "_delta_log"):
         failure(warm.start(project.root), f"{bronze} could not be written")
-    assert litter(project) == set()
+    assert litter(project.lake) == set()
     warm.start(project.root).ok()
     assert_right(project, 2)
 
@@ -243,7 +235,7 @@ def test_a_damaged_source_file_fails_its_table_by_name(tmp_path, warm, damage) -
     settle(bad)
     warm.start(project.root).ok()
     assert_right(project, 3, others=6)
-    assert litter(project) == set()
+    assert litter(project.lake) == set()
 
 
 def test_an_empty_source_file_waits_and_is_named(tmp_path, warm) -> None:

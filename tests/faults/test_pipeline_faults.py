@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
+from left import litter
 
 from projects import SmallProject
-from shoal.lake import Lake
 
 SOURCES = """
 import pathlib, time
@@ -105,16 +105,6 @@ def expected(batches: int) -> dict[str, list]:
     }
 
 
-def litter(lake: Lake) -> list[str]:
-    """Parquet files that no version of any table names."""
-    named, there = set(), set()
-    for table in lake.tables():
-        for file in table.changes(after=-1, until=table.version()).files:
-            named.add(file.path)
-        there |= {str(path) for path in Path(table.path).rglob("*.parquet")}
-    return sorted(there - named)
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_stops_between_commits_and_the_next_completes(tmp_path, how) -> None:
     project = make(tmp_path / "p", pause=0.02)
@@ -126,7 +116,7 @@ def test_an_interrupted_run_stops_between_commits_and_the_next_completes(tmp_pat
     assert "Interrupted. Every table is at a whole version; run again to go on." in told
     assert "Traceback" not in told
     assert "gold.kinds" not in project.versions()
-    assert litter(project.lake) == []
+    assert litter(project.lake) == set()
     end(start(project))
     assert tables(project) == expected(1)
     before = project.versions()

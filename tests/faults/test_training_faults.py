@@ -80,6 +80,7 @@ def lake_of(folder: Path, levels: dict[int, float], stores: int = 40, rows: int 
 
 
 def test_a_dead_worker_costs_only_the_segment_that_killed_it(tmp_path) -> None:
+    before = set(descendants(os.getpid()))
     lake = lake_of(tmp_path, {7: 1000.0, 8: 2000.0, 33: 1000.0})
     found = train(declare(Deadly), lake, workers=2)
     rows = lake.table("shoal.fleet_sales").scan().collect().to_dicts()
@@ -93,15 +94,16 @@ def test_a_dead_worker_costs_only_the_segment_that_killed_it(tmp_path) -> None:
     given = pa.table({"region": [0], "store": [7], "x": [1.0]})
     explained = Fleet.open(found.artifact, modules=[__name__]).predict(given, explain=True)
     assert explained["fallback"].to_pylist() == [True]
-    assert not descendants(os.getpid())
+    assert set(descendants(os.getpid())) <= before
 
 
 def test_when_every_fit_dies_nothing_is_committed(tmp_path) -> None:
+    before = set(descendants(os.getpid()))
     lake = lake_of(tmp_path, dict.fromkeys(range(4), 1000.0), stores=4)
     with pytest.raises(TrainingError, match=r"no segment could be fitted: worker died"):
         train(declare(Deadly), lake, workers=2)
     assert not lake.table("shoal.fleet_sales").exists()
-    assert not descendants(os.getpid())
+    assert set(descendants(os.getpid())) <= before
 
 
 def test_a_function_that_workers_cannot_load_is_an_error(tmp_path) -> None:

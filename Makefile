@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo $(TOOLS)/bin/uv)
 export UV_COMPILE_BYTECODE := 1
 RUN := $(UV) run --no-sync
 
-install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; }
+install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || echo "$(1) could not be installed."
 
 .PHONY: help setup servers demo test test-fast lint format bench clean
 
@@ -33,7 +33,8 @@ demo: setup ## Real flights, from raw files to a REST answer
 	@$(RUN) shoal demo --folder demo
 
 test: setup servers ## All tests
-	@$(RUN) pytest -q -rs
+	@command -v Rscript >/dev/null || { echo "There is no R; its tests are skipped."; export SHOAL_TEST_WITHOUT_R=1; }; \
+	  $(RUN) pytest -q -rs
 
 # What the tests of R and Kafka start: R and Java from the distribution, Kafka's jars from Maven
 # Central. Kafka's tests say why they are skipped where it cannot be had.
@@ -41,7 +42,7 @@ servers:
 	@command -v Rscript >/dev/null || $(call install,r-base-core)
 	@command -v java >/dev/null || $(call install,openjdk-17-jre-headless)
 	@command -v mvn >/dev/null || $(call install,maven)
-	@$(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
+	@timeout 300 $(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
 
 test-fast: setup ## The tests that start no other server and kill no process
 	@$(RUN) pytest -q -m "not slow"

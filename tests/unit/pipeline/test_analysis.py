@@ -1,7 +1,5 @@
 """What flow functions may ask for while the graph is analysed, and what is refused there."""
 
-import time
-
 import pytest
 
 from shoal.errors import PipelineError
@@ -220,22 +218,6 @@ def test_sql_that_does_not_parse_is_told_before_anything_is_committed(project) -
     project.sql("CREATE MATERIALIZED VIEW gold.x AS SELECT FROM WHERE id;")
     land(project, 1)
     assert "tables.sql:1" in refused(project).message
-
-
-@pytest.mark.slow
-def test_a_run_with_nothing_to_do_over_20_tables_takes_under_a_second(project) -> None:
-    source = EVENTS
-    for number in range(19):
-        source += view(
-            f'rows = spark.read.table("bronze.events")\nreturn rows.filter("id > {number}")',
-            f"gold.t{number}",
-        )
-    project.python(source)
-    land(project, 1)
-    project.ok()
-    start = time.perf_counter()
-    assert all(report.refresh == "none" for report in project.ok().values())
-    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_anything_else_is_no_trigger(text) -> None:
 def test_a_round_begins_one_interval_after_the_last_began() -> None:
     begun = time.monotonic()
     assert list(itertools.islice(rounds(0.05), 4)) == [0, 1, 2, 3]
-    assert 0.15 <= time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun >= 0.15
 
 
 def test_rounds_report_what_happened_and_go_on_after_a_failure(project) -> None:
@@ -102,14 +102,13 @@ def test_a_lake_that_another_run_holds_is_waited_for(project) -> None:
         assert next(reports).tables[0].rows == 1
 
 
-def test_a_round_with_nothing_new_is_cheap(project) -> None:
+def test_a_round_with_nothing_new_writes_nothing(project) -> None:
     project.python(TABLES)
     project.land("0.json", [{"id": 0}])
     project.ok()
     with project.open() as space:
         options = space.options()
         space.run(options, models=False)
-        begun = time.perf_counter()
-        for _ in range(5):
-            space.run(options, models=False)
-        assert (time.perf_counter() - begun) / 5 < 0.2
+        before = sorted(project.storage.rglob("*"))
+        space.run(options, models=False)
+        assert sorted(project.storage.rglob("*")) == before

@@ -206,6 +206,7 @@ def check(warm: Warm, folder: Path, *, kills: int, seed: int) -> None:
     assert_equal(killed, whole)
 
 
+@pytest.mark.timeout(1800)  # a hundred kills take some minutes
 @pytest.mark.parametrize("seed", [0])
 def test_runs_killed_at_random_moments_lose_and_double_nothing(tmp_path, warm, seed) -> None:
     check(warm, tmp_path, kills=KILLS, seed=seed)

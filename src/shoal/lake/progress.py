@@ -3,17 +3,17 @@
 A flow's progress is a small JSON document (which files it has read, which source versions). It is
 written beside the table's log as ``_shoal/<flow>/<n>.json`` *before* the commit; the commit's Delta
 application transaction ``(shoal:<flow>, n)`` then says that document ``n`` is the true one. A
-crash between the two leaves a document that nothing points at, which the next attempt overwrites.
+crash between the two leaves a document that nothing points at. It is never written again: it may be
+that of a writer elsewhere who is about to commit it, so the next attempt takes the next number.
 Source: Delta protocol, "Transaction Identifiers".
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -91,7 +91,7 @@ def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
         chain.append(_load(_document(table_path, flow, at), flow))
         if chain[-1]["whole"]:
             break
-        at -= 1
+        at = chain[-1].get("after", at - 1)
     files: dict[str, list[int]] = {}
     for part in reversed(chain):
         files.update(part["files"])
@@ -121,27 +121,51 @@ def needed_documents(
     at, found = number, []
     while True:
         found.append(_document(table_path, flow, at))
-        if _load(found[-1], flow)["whole"]:
+        document = _load(found[-1], flow)
+        if document["whole"]:
             break
-        at -= 1
+        at = document.get("after", at - 1)
     return frozenset(found), _load(found[0], flow).get("state")
 
 
-def write_progress(table_path: str, before: Progress, after: Progress) -> None:
-    """Writes document ``after.number``, durably, before the commit that will point at it."""
+def write_progress(table_path: str, before: Progress, after: Progress) -> Progress:
+    """Writes the progress durably, before the commit that will point at it.
+
+    Returns:
+        ``after`` with the number of its document: the first free one from its own number on.
+    """
     whole = (
         not before.files  # nothing to add to, or started afresh: older documents do not count
-        or after.number % _SNAPSHOT_EVERY == 0
         or after.number != before.number + 1
         or any(path not in after.files for path in before.files)
     )
+    flow_folder(table_path, after.flow).mkdir(parents=True, exist_ok=True)
+    while True:
+        path = _document(table_path, after.flow, after.number)
+        full = whole or after.number // _SNAPSHOT_EVERY != before.number // _SNAPSHOT_EVERY
+        try:
+            with path.open("x") as stream:
+                json.dump(_as_json(before, after, whole=full), stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except FileExistsError:
+            after = replace(after, number=after.number + 1)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        else:
+            return after
+
+
+def _as_json(before: Progress, after: Progress, *, whole: bool) -> dict[str, Any]:
     files = (
         after.files
         if whole
         else {path: mark for path, mark in after.files.items() if before.files.get(path) != mark}
     )
-    document = {
+    return {
         "whole": whole,
+        "after": before.number,
         "files": dict(files),
         "versions": {name: list(value) for name, value in after.versions.items()},
         "definition": after.definition,
@@ -149,15 +173,3 @@ def write_progress(table_path: str, before: Progress, after: Progress) -> None:
         "schemas": dict(after.schemas),
         "state": after.state,
     }
-    path = _document(table_path, after.flow, after.number)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with draft.open("w") as stream:
-            json.dump(document, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()

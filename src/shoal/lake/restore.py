@@ -149,9 +149,8 @@ def restore(table: Table, version: int, *, rewind: bool = False, dry_run: bool =
     )
     if dry_run or (version == plan.before and not changes):
         return plan
-    for before, after in changes:
-        write_progress(table.path, before, after)
-    transactions = [Transaction(after.application, after.number) for _, after in changes]
+    written = [write_progress(table.path, before, after) for before, after in changes]
+    transactions = [Transaction(after.application, after.number) for after in written]
     try:
         now.restore(
             version,

@@ -222,7 +222,7 @@ class Table:
             schema: Arrow schema of the rows, with the partition columns.
             overwrite: Replace all rows instead of appending.
             progress: For each flow, the progress as it was read at the start and the one to
-                commit, whose number must be the next.
+                commit under the next number, or a later one if a document has that already.
             partition_by: Partition columns of a new table.
             comment: Description of a new table.
             properties: Delta table properties of a new table.
@@ -258,19 +258,18 @@ class Table:
             )
             for file in files
         ]
-        for before, after in progress:
-            self._not_past(before.application, before.number)
-            write_progress(self.path, before, after)
-        transactions = [Transaction(after.application, after.number) for _, after in progress]
+        for before, _ in progress:
+            self.refuse_past(before.application, before.number)
+        written = [write_progress(self.path, before, after) for before, after in progress]
         commit = CommitProperties(
-            custom_metadata=dict(metadata or {}), app_transactions=transactions
+            custom_metadata=dict(metadata or {}),
+            app_transactions=[Transaction(after.application, after.number) for after in written],
         )
-        columns = Schema.from_arrow(wanted)
         try:
             if opened is None or (overwrite and not self._fits(wanted, partition_by)):
                 create(
                     self.path,
-                    columns,
+                    Schema.from_arrow(wanted),
                     actions,
                     before=opened,
                     name=self.name,
@@ -283,6 +282,8 @@ class Table:
                 if not overwrite:
                     self._widen(wanted)
                 now = self._open()
+                for before, _ in progress:  # what this very snapshot holds no conflict will tell
+                    self.refuse_past(before.application, before.number, now)
                 now.create_write_transaction(
                     list(actions),
                     "overwrite" if overwrite else "append",
@@ -298,13 +299,13 @@ class Table:
             ) from error
         except DeltaError as error:
             raise TableError(f"{self.name} refused the commit: {error}") from error
-        for _, after in progress:
+        for after in written:
             self._drop_states(after.flow, after.state)
         return self.version()
 
-    def _not_past(self, application: str, number: int) -> None:
-        """Refuses to go on from a number that another writer has already gone on from."""
-        newest = self.transaction(application)
+    def refuse_past(self, application: str, number: int, at: DeltaTable | None = None) -> None:
+        """Raises Conflict if ``application`` has gone on from a number (in the snapshot ``at``)."""
+        newest = at.transaction_version(application) if at else self.transaction(application)
         if newest is not None and newest > number:
             raise Conflict(
                 f"Another writer already committed number {newest} of '{application}' to "
@@ -365,16 +366,17 @@ class Table:
         from deltalake.exceptions import CommitFailedError
 
         clean = rows.cast(delta_schema(rows.schema))
-        if app is not None:
-            self._not_past(app[0], app[1] - 1)
+        opened = self._open() if self.exists() else None
+        if app is not None and opened is not None:
+            self.refuse_past(app[0], app[1] - 1, opened)
         try:
             write_deltalake(
-                self.path,
+                opened or self.path,
                 clean,
                 mode="overwrite" if overwrite else "append",
                 schema_mode="overwrite" if overwrite else "merge",
                 partition_by=list(partition_by) or None,
-                name=None if self.exists() else self.name,
+                name=None if opened else self.name,
                 commit_properties=CommitProperties(
                     custom_metadata=dict(metadata or {}),
                     app_transactions=[Transaction(*app)] if app else [],

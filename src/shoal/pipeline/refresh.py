@@ -160,6 +160,8 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
             built = build(replace(place, work=work))
             schema = _write(built.frame, dataset, expectations, part, place.engine)
         except Exception as error:
+            # Who was faster also removes the state that this flow goes on from.
+            place.table.refuse_past(work.before.application, work.before.number)
             named = damaged(work, place.lake, error) or error
             raise flow_error(work.query.flow.location, named) from error
         # A stream leaves a file that changed to its next run; a view reads it as it is now.

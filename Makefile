@@ -8,6 +8,8 @@ UV := $(shell command -v uv 2>/dev/null || echo $(TOOLS)/bin/uv)
 # Compiled once here, each start of a command or a training worker saves seconds of compiling.
 export UV_COMPILE_BYTECODE := 1
 RUN := $(UV) run --no-sync
+# A file's tests stay together: they share servers and hold about 1 GB a process.
+PYTEST := $(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || echo "$(1) could not be installed."
 
@@ -34,7 +36,7 @@ demo: setup ## Real flights, from raw files to a REST answer
 
 test: setup servers ## All tests
 	@command -v Rscript >/dev/null || { echo "There is no R; its tests are skipped."; export SHOAL_TEST_WITHOUT_R=1; }; \
-	  $(RUN) pytest -q -rs
+	  $(PYTEST) -rs
 
 # What the tests of R and Kafka start: R and Java from the distribution, Kafka's jars from Maven
 # Central. Kafka's tests say why they are skipped where it cannot be had.
@@ -45,7 +47,7 @@ servers:
 	@timeout 300 $(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
 
 test-fast: setup ## The tests that start no other server and kill no process
-	@$(RUN) pytest -q -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 lint: setup ## Style, types, and the rooms' import order
 	@$(RUN) ruff check

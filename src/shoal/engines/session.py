@@ -113,8 +113,10 @@ def connect(url: str = "embedded") -> Engine:
     """
     server = None
     if url == "embedded":
-        # Sail reads this once, when its library is loaded.
+        # Sail reads these once, when its library is loaded. Level 1 is a quarter faster to write
+        # than its default of 3, and 1% larger.
         os.environ.setdefault("RUST_LOG", "error")
+        os.environ.setdefault("SAIL_PARQUET__COMPRESSION", "zstd(1)")
         from pysail.spark import SparkConnectServer
 
         server = SparkConnectServer(ip="127.0.0.1", port=0)

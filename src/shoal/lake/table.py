@@ -208,6 +208,7 @@ class Table:
         overwrite: bool = False,
         progress: Sequence[tuple[Progress, Progress]] = (),
         partition_by: Sequence[str] = (),
+        not_null: Collection[str] = (),
         comment: str | None = None,
         properties: Mapping[str, str] | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -224,6 +225,7 @@ class Table:
             progress: For each flow, the progress as it was read at the start and the one to
                 commit under the next number, or a later one if a document has that already.
             partition_by: Partition columns of a new table.
+            not_null: Columns that a new table, or an overwritten one, holds no null in.
             comment: Description of a new table.
             properties: Delta table properties of a new table.
             metadata: Text to keep in the commit's information.
@@ -237,6 +239,7 @@ class Table:
             TableError: The rows do not fit the table's columns or break a constraint, or the table
                 has features that Shoal cannot write; nothing was changed.
         """
+        import pyarrow as pa
         from deltalake import CommitProperties, Schema, Transaction
         from deltalake.exceptions import CommitFailedError, DeltaError
         from deltalake.transaction import AddAction
@@ -246,6 +249,7 @@ class Table:
             refuse_unwritable(opened, self.name, overwrite=overwrite)
             refuse_broken(opened, self.name, files, checked)
         wanted = delta_schema(schema)
+        strict = pa.schema([f.with_nullable(f.name not in not_null) for f in wanted])
         moment = int(time.time() * 1000)
         actions = [
             AddAction(
@@ -266,10 +270,10 @@ class Table:
             app_transactions=[Transaction(after.application, after.number) for after in written],
         )
         try:
-            if opened is None or (overwrite and not self._fits(wanted, partition_by)):
+            if opened is None or (overwrite and not self._fits(strict, partition_by)):
                 create(
                     self.path,
-                    Schema.from_arrow(wanted),
+                    Schema.from_arrow(strict),
                     actions,
                     before=opened,
                     name=self.name,
@@ -314,9 +318,12 @@ class Table:
             )
 
     def _fits(self, wanted: pa.Schema, partition_by: Sequence[str]) -> bool:
-        return bool(delta_schema(self.schema()) == wanted) and self.partitions() == tuple(
-            partition_by
-        )
+        have = self.schema()
+        if delta_schema(have) != delta_schema(wanted):
+            return False
+        # A constraint may have come from elsewhere: only one that is missing needs another table.
+        looser = [f.name for f in wanted if not f.nullable and have.field(f.name).nullable]
+        return not looser and self.partitions() == tuple(partition_by)
 
     def _widen(self, wanted: pa.Schema) -> None:
         """Adds the columns that are new; refuses a changed type."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shoal.pipeline.definitions import Dataset
     from shoal.pipeline.graph import Node
 
-__all__ = ["required", "row_key"]
+__all__ = ["not_null", "required", "row_key"]
 
 _CHECK = "delta.constraints."
 
@@ -41,7 +41,7 @@ def required(dataset: Dataset, table: Table, engine: Engine) -> tuple[Expectatio
 
 
 def _conditions(dataset: Dataset, table: Table, engine: Engine) -> Iterator[tuple[str, str]]:
-    for column in _not_null(dataset, engine):
+    for column in not_null(dataset, engine):
         yield f"NOT NULL {column}", f"`{column}` IS NOT NULL"
     for key, condition in dataset.properties.items():
         if key.startswith(_CHECK):
@@ -50,7 +50,8 @@ def _conditions(dataset: Dataset, table: Table, engine: Engine) -> Iterator[tupl
         yield rule.name, rule.condition
 
 
-def _not_null(dataset: Dataset, engine: Engine) -> list[str]:
+def not_null(dataset: Dataset, engine: Engine) -> list[str]:
+    """The columns that a table's declared schema says are never null."""
     declared = dataset.schema
     if isinstance(declared, str):
         if not re.search(r"\bNOT\s+NULL\b", declared, re.IGNORECASE):

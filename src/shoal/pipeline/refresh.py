@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ExpectationFailed, PipelineError
 from shoal.lake import NULL_PARTITION, Progress, Staged, staged_files
-from shoal.pipeline.constraints import required, row_key
+from shoal.pipeline.constraints import not_null, required, row_key
 from shoal.pipeline.damaged import damaged
 from shoal.pipeline.definitions import Dataset, Kind
 from shoal.pipeline.deliver import begin, end, hand_over
@@ -118,7 +118,7 @@ def refresh(
         if node.dataset.kind is Kind.SINK and output.schemas:
             _deliver(node, table, output, engine, Path(folder))
         if full or output.files or output.progress:
-            version = _commit(table, node, output, full=full, run_id=run_id)
+            version = _commit(table, node, output, engine, full=full, run_id=run_id)
         else:
             version = table.version() if table.exists() else None
     end(node, table)
@@ -310,7 +310,9 @@ def _deliver(node: Node, table: Table, output: _Output, engine: Engine, folder: 
     output.overwrite = node.dataset.format != "delta"  # a ledger holds its last delivery
 
 
-def _commit(table: Table, node: Node, output: _Output, *, full: bool, run_id: str) -> int:
+def _commit(
+    table: Table, node: Node, output: _Output, engine: Engine, *, full: bool, run_id: str
+) -> int:
     dataset = node.dataset
     schema = _unified(dataset, output.schemas) if output.schemas else table.schema()
     inputs = {
@@ -324,6 +326,7 @@ def _commit(table: Table, node: Node, output: _Output, *, full: bool, run_id: st
         overwrite=full or output.overwrite,
         progress=output.progress,
         partition_by=dataset.partition_by,
+        not_null=not_null(dataset, engine) if dataset.kind is not Kind.SINK else (),
         comment=dataset.comment,
         properties=dataset.properties,
         metadata={

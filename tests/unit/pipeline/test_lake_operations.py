@@ -251,6 +251,8 @@ def test_a_declared_not_null_column_holds(project, schema) -> None:
     project.land("b.json", [{"price": 1.0}])
     assert "break 'NOT NULL id'" in project.run()["silver.orders"].error
     assert project.rows("silver.orders", "id") == [1]
+    path = project.lake.table("silver.orders").path
+    assert [f.nullable for f in DeltaTable(path).schema().fields] == [False, True]
 
 
 # Models ------------------------------------------------------------------------------------------

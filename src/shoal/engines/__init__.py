@@ -6,9 +6,12 @@ and each read can be replaced: by one version of a Delta table, or by just the n
 """
 
 from shoal.engines.algebra import Algebra, Grouping, marks, put
-from shoal.engines.files import InputFile, read_files
+from shoal.engines.fileoptions import byte_count, check_options, loader_option
+from shoal.engines.files import read_files
+from shoal.engines.fileschema import FileSchema, resolve_schema
 from shoal.engines.functions import describe
 from shoal.engines.linear import MARK, Shape
+from shoal.engines.listed import InputFile
 from shoal.engines.plan import (
     ExecutionRefused,
     FileRead,
@@ -34,6 +37,7 @@ __all__ = [
     "Engine",
     "ExecutionRefused",
     "FileRead",
+    "FileSchema",
     "Grouping",
     "InputFile",
     "KafkaRead",
@@ -41,11 +45,14 @@ __all__ = [
     "Shape",
     "SqlTable",
     "TableRead",
+    "byte_count",
+    "check_options",
     "connect",
     "dataframe",
     "describe",
     "fingerprint",
     "input_plan",
+    "loader_option",
     "marks",
     "parse_sql",
     "plan_of",
@@ -53,6 +60,7 @@ __all__ = [
     "query_plan",
     "read_files",
     "reads",
+    "resolve_schema",
     "rewrite",
     "sql_tables",
     "stateful_operator",

@@ -1,60 +1,60 @@
 """Reading a given list of files through an engine, as Spark's file sources define it.
 
-Apache Spark does all of this itself. The embedded engine has no ``_metadata`` column and stops at
-the first malformed line, so for JSON lines, CSV and text the plan is made here from what it has: an
-Arrow function reads the listed files line by line, and each value is parsed and cast on its own.
-(Its ``binaryFile`` source is no help: 0.7.2 reads a file twice where it splits the list.)
+Apache Spark does all of this itself. The embedded engine stops at the first malformed line, has no
+``_metadata`` column, reads a file twice where it splits a list (``binaryFile``, 0.7.2) and knows no
+Auto Loader. So the plan is made here from what it has: an Arrow function reads the listed files.
+Only plain Parquet goes to the engine's own reader.
 A line that does not parse, or a value of another type than declared, follows Spark's ``mode``:
 PERMISSIVE (nulls, and the line in ``columnNameOfCorruptRecord`` where the schema has that column),
-DROPMALFORMED or FAILFAST.
+DROPMALFORMED or FAILFAST. With a column for rescued data, values that do not fit go there instead.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from shoal.engines.inference import infer
+from shoal.engines.blocks import blocks, whole_text
+from shoal.engines.containers import read_container, read_whole
+from shoal.engines.csvlines import CsvBlocks, split_records
+from shoal.engines.ddl import parse_columns
+from shoal.engines.fileschema import rescue_column, resolve_schema
+from shoal.engines.jsonlines import JsonBlocks, json_values
+from shoal.engines.layout import FileInfo, Layout, Parsed, finish, json_text, layout_of
+from shoal.engines.listed import InputFile
 from shoal.engines.plan import FileRead, plan_of
 from shoal.errors import PipelineError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import Column, DataFrame
     from pyspark.sql.connect.proto import Relation
     from pyspark.sql.connect.session import SparkSession
     from pyspark.sql.types import StructType
 
-__all__ = ["InputFile", "read_files"]
+__all__ = ["InputFile", "file_reader", "read_files"]
 
 ArrowFunction = Callable[["Iterator[pa.RecordBatch]"], "Iterator[pa.RecordBatch]"]
 
-_BLOCK = 8 * 1024 * 1024
-_LINES = {"json", "csv", "text"}
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class InputFile:
-    """One input file as it was listed.
-
-    Args:
-        path: Absolute path.
-        size: Bytes.
-        modified: Modification time, nanoseconds since 1970.
-    """
-
-    path: str
-    size: int
-    modified: int
+_AHEAD = 2
+_METADATA = (
+    "_metadata STRUCT<file_path: STRING, file_name: STRING, file_size: BIGINT, "
+    "file_block_start: BIGINT, file_block_length: BIGINT, file_modification_time: TIMESTAMP>"
+)
+_LISTED = "path STRING, size BIGINT, modified BIGINT, partition STRING"
 
 
 def read_files(
-    spark: SparkSession, read: FileRead, files: Sequence[InputFile], *, embedded: bool
+    spark: SparkSession,
+    read: FileRead,
+    files: Sequence[InputFile],
+    *,
+    embedded: bool,
+    columns: str = "",
 ) -> Relation:
     """A batch relation over exactly these files.
 
@@ -63,310 +63,196 @@ def read_files(
         read: What the user's query reads: format, schema, options.
         files: The files; may be empty if the schema is known.
         embedded: The engine is Sail and needs Spark's line handling spelled out.
+        columns: The columns as they were resolved before, as Spark's JSON; else they are found.
 
     Raises:
-        PipelineError: The schema is neither declared nor to be found in the files.
+        PipelineError: The schema is neither declared nor to be found in the files, a file cannot
+            be read, or an option means something that is not done.
     """
     if not embedded:
-        return _native(read, [file.path for file in files])
-    lines = read.format.lower() in _LINES and read.options.get("multiline", "false") != "true"
-    if not files or lines:
-        schema = _schema(spark, read, files)
+        return _native(read, [file.path for file in files], columns or read.schema)
+    schema = parse_columns(columns or resolve_schema(read, files).columns.json())
+    by_path = {name: None for file in files for name, _ in file.partition}
+    rescued = rescue_column(read)
     if not files:
-        frame = spark.createDataFrame([], schema)
-        frame = _with_metadata(frame, None) if read.metadata else frame
+        frame = spark.createDataFrame([], _with_metadata(schema) if read.metadata else schema)
         return plan_of(frame).root
-    if lines:
-        return plan_of(_parsed(spark, read, files, schema)).root
-    if not read.metadata:
-        return _native(read, [_literal(file.path) for file in files])
-    frames = [_with_metadata(_frame(spark, read, file), file) for file in files]
-    while len(frames) > 1:  # a balanced tree: plans may nest only about a hundred levels
-        pairs = zip(frames[::2], frames[1::2], strict=False)
-        odd = frames[-1:] if len(frames) % 2 else []
-        frames = [a.unionByName(b, allowMissingColumns=True) for a, b in pairs] + odd
-    return plan_of(frames[0]).root
+    kind = read.format.lower()
+    if kind == "parquet" and not (read.metadata or rescued or by_path or _odd(read, files)):
+        return _native(read, [_literal(file.path) for file in files], schema.json())
+    layout = layout_of(
+        schema,
+        read.options,
+        partitions=[name for name in by_path if name in schema.names],
+        rescued=rescued,
+        metadata=read.metadata,
+    )
+    return _by_function(spark, kind, files, layout, schema)
 
 
-def _native(read: FileRead, paths: Sequence[str]) -> Relation:
+def _by_function(
+    spark: SparkSession,
+    kind: str,
+    files: Sequence[InputFile],
+    layout: Layout,
+    schema: StructType,
+) -> Relation:
+    rows = [
+        (file.path, file.size, file.modified // 1000, json.dumps(dict(file.partition)))
+        for file in files
+    ]
+    given = _with_metadata(schema) if layout.metadata else schema
+    listed = spark.createDataFrame(rows, _LISTED)
+    return plan_of(listed.mapInArrow(file_reader(kind, layout), given)).root
+
+
+def _with_metadata(schema: StructType) -> StructType:
+    from pyspark.sql.types import StructType
+
+    return StructType([*schema.fields, *parse_columns(_METADATA).fields])
+
+
+def _odd(read: FileRead, files: Sequence[InputFile]) -> bool:
+    """Whether Sail's own Parquet reader would fail on a name, or at a file to be passed over."""
+    skips = any(
+        read.options.get(name, "false").lower() == "true"
+        for name in ("ignorecorruptfiles", "ignoremissingfiles")
+    )
+    return skips or any(
+        re.search(r"[*?\[{}]", file.path) and re.search(r"[^\x21-\x7e]|%", file.path)
+        for file in files
+    )
+
+
+def _native(read: FileRead, paths: Sequence[str], schema: str) -> Relation:
     from pyspark.sql.connect.proto import Read as ReadRelation
     from pyspark.sql.connect.proto import Relation
 
     source = ReadRelation.DataSource(
         format=read.format,
-        schema=read.schema or None,
+        schema=schema or None,
         paths=list(paths),
         options={k: v for k, v in read.options.items() if not k.startswith("cloudfiles.")},
     )
     return Relation(read=ReadRelation(data_source=source))
 
 
-def _frame(spark: SparkSession, read: FileRead, file: InputFile) -> DataFrame:
-    from pyspark.sql.connect.proto import Plan
-
-    from shoal.engines.plan import dataframe
-
-    return dataframe(Plan(root=_native(read, [_literal(file.path)])), spark)
-
-
 def _literal(path: str) -> str:
-    """A path in which Sail finds no pattern.
-
-    Raises:
-        PipelineError: Sail 0.7.2 would find nothing there, and say nothing.
-    """
-    if re.search(r"[*?\[{}]", path) and re.search(r"[^\x21-\x7e]|%", path):
-        raise PipelineError(
-            f"The engine cannot read '{path}': its name has pattern characters (*?[]{{}}) beside "
-            "spaces, '%' or letters that are not ASCII.",
-            hint="Rename the file or its folder.",
-        )
+    """A path in which Sail finds no pattern."""
     return re.sub(r"([*?\[{}])", r"[\1]", path)
 
 
-def _schema(spark: SparkSession, read: FileRead, files: Sequence[InputFile]) -> StructType:
-    from pyspark.sql.types import StructType
-
-    if read.schema.lstrip().startswith("{"):
-        return StructType.fromJson(json.loads(read.schema))
-    ddl = read.schema or infer(read.format, read.options, [file.path for file in files])
-    if not ddl:
-        raise PipelineError(
-            f"The columns of {', '.join(read.paths)} are not declared, and there is no file yet "
-            "to find them in.",
-            hint='Declare them: spark.readStream.format(...).schema("id BIGINT, name STRING")',
-        )
-    found = spark._parse_ddl(ddl)
-    assert isinstance(found, StructType)
-    return found
-
-
-def _parsed(
-    spark: SparkSession, read: FileRead, files: Sequence[InputFile], schema: StructType
-) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    if read.format.lower() == "text":
-        lines = _lines(spark, files, line_reader(skip_blank=False), "")
-        named = lines.select(F.col("line").alias(schema.fieldNames()[0]), "_metadata")
-        return named if read.metadata else named.drop("_metadata")
-    corrupt = read.options.get("columnnameofcorruptrecord", "_corrupt_record")
-    wanted = [field for field in schema.fields if field.name != corrupt]
-    if read.format.lower() == "json":
-        texts = _json_texts(_lines(spark, files, line_reader(), ""), wanted)
-    else:
-        texts = _csv_texts(spark, read, len(wanted), files)
-
-    atomic = {"struct", "array", "map", "variant"}
-    cast: list[Column] = []
-    wrong = F.col("shoal_bad")
-    for position, field in enumerate(wanted):
-        text = F.col(f"shoal_{position}")
-        if field.dataType.typeName() in atomic or field.dataType.typeName() == "string":
-            cast.append(text.alias(field.name))
-            continue
-        value = _cast(text, field.dataType.simpleString(), read.options)
-        cast.append(value.alias(field.name))
-        wrong = wrong | (text.isNotNull() & value.isNull())
-    line = F.when(wrong, F.col("line"))
-    mode = read.options.get("mode", "PERMISSIVE").upper()
-    if mode == "DROPMALFORMED":
-        texts = texts.filter(~wrong)
-    elif mode == "FAILFAST":
-        told = F.concat(F.lit("Malformed record (mode FAILFAST): "), F.col("line"))
-        line = F.when(wrong, F.raise_error(told).cast("string"))
-    columns = {field.name: column for field, column in zip(wanted, cast, strict=True)}
-    columns[corrupt] = line.alias(corrupt)
-    names = schema.fieldNames() + ([corrupt] if mode == "FAILFAST" else [])
-    out = [columns[name] for name in dict.fromkeys(names)]
-    return texts.select(*out, *(["_metadata"] if read.metadata else []))
-
-
-def _cast(text: Column, kind: str, options: Any) -> Column:
-    from pyspark.sql import functions as F
-
-    pattern = options.get("timestampformat" if kind.startswith("timestamp") else "dateformat")
-    if pattern and kind.startswith("timestamp"):
-        return F.try_to_timestamp(text, F.lit(pattern)).cast(kind)
-    if pattern and kind == "date":
-        return F.try_to_timestamp(text, F.lit(pattern)).cast("date")
-    # A JSON number may be written 5.0 where the schema says INT: whole values are kept.
-    if kind in {"tinyint", "smallint", "int", "bigint"}:
-        whole = F.regexp_replace(text, r"\.0+$", "")
-        return whole.try_cast(kind)
-    return text.try_cast(kind)
-
-
-def _lines(spark: SparkSession, files: Sequence[InputFile], reader: Any, texts: str) -> DataFrame:
-    """Non-empty lines with ``texts`` columns, ``line`` string and ``_metadata`` struct."""
-    from pyspark.sql import functions as F
-
-    listed = spark.createDataFrame(
-        [(file.path, file.size, file.modified // 1000) for file in files],
-        "path string, size bigint, modified bigint",
-    )
-    read = listed.mapInArrow(
-        reader, f"{texts}line string, path string, size bigint, modified bigint"
-    )
-    metadata = _metadata(F.col("path"), F.col("size"), F.timestamp_micros("modified"))
-    return read.select(*read.columns[:-3], metadata)
-
-
-def _metadata(path: Column, size: Column, modified: Column) -> Column:
-    from pyspark.sql import functions as F
-
-    return F.struct(
-        F.concat(F.lit("file://"), path).alias("file_path"),
-        F.substring_index(path, "/", -1).alias("file_name"),
-        size.alias("file_size"),
-        modified.alias("file_modification_time"),
-    ).alias("_metadata")
-
-
-def _with_metadata(frame: DataFrame, file: InputFile | None) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    if file is None:
-        values = (F.lit(""), F.lit(0), F.current_timestamp())
-    else:
-        seconds = F.timestamp_micros(F.lit(file.modified // 1000))
-        values = (F.lit(file.path), F.lit(file.size), seconds)
-    path, size, modified = values
-    return frame.withColumn("_metadata", _metadata(path, size.cast("bigint"), modified))
-
-
-def _json_texts(lines: DataFrame, wanted: Sequence[Any]) -> DataFrame:
-    from pyspark.sql import functions as F
-
-    nested = {"struct", "array", "map"}
-    fields = ", ".join(
-        f"`{f.name}` {f.dataType.simpleString() if f.dataType.typeName() in nested else 'string'}"
-        for f in wanted
-    )
-    parsed = lines.withColumn("shoal_row", F.from_json("line", fields))
-    nothing = F.lit(True)
-    for field in wanted:
-        nothing = nothing & F.col("shoal_row").getField(field.name).isNull()
-    # A line without any of the columns may still be an object: only then is it looked at twice.
-    bad = nothing & F.from_json("line", "map<string,string>").isNull()
-    return parsed.select(
-        *(F.col("shoal_row").getField(f.name).alias(f"shoal_{i}") for i, f in enumerate(wanted)),
-        bad.alias("shoal_bad"),
-        "line",
-        "_metadata",
-    )
-
-
-def _csv_texts(
-    spark: SparkSession, read: FileRead, width: int, files: Sequence[InputFile]
-) -> DataFrame:
-    reader = csv_reader(
-        width,
-        header=read.options.get("header", "false").lower() == "true",
-        delimiter=read.options.get("sep", read.options.get("delimiter", ",")),
-        quote=read.options.get("quote", '"'),
-        null=read.options.get("nullvalue", ""),
-    )
-    texts = "".join(f"shoal_{index} string, " for index in range(width))
-    return _lines(spark, files, reader, f"{texts}shoal_bad boolean, ")
-
-
-def _blocks(path: str, *, skip_blank: bool = True) -> Iterator[list[str]]:
-    """Lines of a text file, block by block; compressed files are read by their ending."""
-    import pyarrow as pa
-
-    with pa.input_stream(path, compression="detect") as stream:
-        decoder = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
-        rest = ""
-        while block := stream.read(_BLOCK):
-            *lines, rest = (rest + decoder.decode(block)).split("\n")
-            yield _clean(lines, skip_blank)
-        rest += decoder.decode(b"", final=True)
-        if rest:
-            yield _clean([rest], skip_blank)
-
-
-def _clean(lines: list[str], skip_blank: bool) -> list[str]:
-    return [line.rstrip("\r") for line in lines if not skip_blank or line.strip()]
-
-
-def _listed(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, int, int]]:
-    for batch in batches:
-        for row in batch.to_pylist():
-            yield row["path"], row["size"], row["modified"]
-
-
-def _batch(columns: dict[str, Any], file: tuple[str, int, int]) -> pa.RecordBatch:
-    import pyarrow as pa
-
-    path, size, modified = file
-    rows = len(columns["line"])
-    columns["path"] = pa.repeat(pa.scalar(path, pa.string()), rows)
-    columns["size"] = pa.repeat(pa.scalar(size, pa.int64()), rows)
-    columns["modified"] = pa.repeat(pa.scalar(modified, pa.int64()), rows)
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def line_reader(*, skip_blank: bool = True) -> ArrowFunction:
-    """A function for ``mapInArrow`` from listed files to their lines.
+def file_reader(kind: str, layout: Layout) -> ArrowFunction:
+    """A function for ``mapInArrow`` from listed files to their rows.
 
     Args:
-        skip_blank: Leave out lines of white space.
+        kind: The files' format, in lower case.
+        layout: The columns to give.
     """
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
-
-        for file in _listed(batches):
-            for lines in _blocks(file[0], skip_blank=skip_blank):
-                yield _batch({"line": pa.array(lines, pa.string())}, file)
+        for batch in batches:
+            for row in batch.to_pylist():
+                row["partition"] = json.loads(row["partition"])
+                yield from _rows(kind, layout, FileInfo(**row))
 
     return read
 
 
-def csv_reader(width: int, *, header: bool, delimiter: str, quote: str, null: str) -> ArrowFunction:
-    """A function for ``mapInArrow`` from listed CSV files to ``width`` text columns and the line.
+def _rows(kind: str, layout: Layout, file: FileInfo) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
 
-    Each line stands alone, so a broken quote costs its own line only. A line with another number
-    of fields is marked in ``shoal_bad``; fields that it lacks are null, and those too many are
-    left out.
+    try:
+        for parsed in _parsed(kind, layout, file):
+            if parsed.rows:
+                yield finish(parsed, layout, file)
+    except Exception as error:  # each library has errors of its own for bytes that are not its
+        if layout.flag("ignoremissingfiles") and not Path(file.path).exists():
+            return
+        named = file.path in str(error)
+        damaged = isinstance(error, (OSError, EOFError, pa.ArrowException, PipelineError))
+        if layout.flag("ignorecorruptfiles") and (damaged or not named):
+            return
+        if named:
+            raise
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file.path} cannot be read as {kind}: {text}") from error
 
-    Args:
-        width: Number of columns expected.
-        header: Skip each file's first line.
-        delimiter: Field separator.
-        quote: Quote character.
-        null: Text that means null, besides the empty field.
-    """
 
-    def fields(line: str) -> list[str]:
-        try:
-            return next(csv.reader([line], delimiter=delimiter, quotechar=quote, strict=True))
-        except (csv.Error, StopIteration):
-            return []
+def _parsed(kind: str, layout: Layout, file: FileInfo) -> Iterator[Parsed]:
+    path, options = file.path, layout.options
+    if kind == "binaryfile":
+        yield read_whole(file)
+    elif kind == "text":
+        yield from _text(path, layout)
+    elif kind == "json":
+        reader = JsonBlocks(layout)
+        if layout.flag("multiline"):
+            yield _json_file(path, reader)
+        else:
+            yield from _ahead(reader.parse, blocks(path, options))
+    elif kind == "csv":
+        by_name = "cloudfiles.format" in options or layout.options.get("enforceschema") == "false"
+        csv = CsvBlocks(layout, by_name=by_name)
+        if layout.flag("multiline"):
+            yield _csv_file(path, csv)
+        else:
+            given = blocks(path, options)
+            while csv.header and (first := next(given, None)) is not None:
+                yield csv.parse(first)
+            yield from _ahead(csv.parse, given)
+    else:
+        yield from read_container(kind, path, layout)
 
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        import pyarrow as pa
 
-        for file in _listed(batches):
-            header_left = header
-            for block in _blocks(file[0]):
-                lines = block[1:] if header_left else block
-                header_left = header_left and not block
-                rows = [fields(line) for line in lines]
-                bad = [len(row) != width for row in rows]
-                nothing = [None] * width
-                # As in Spark: fields that are there are kept, and the line counts as malformed.
-                kept = [(row + nothing)[:width] for row in rows]
-                texts = zip(*kept, strict=True) if kept else ([] for _ in range(width))
-                columns = {
-                    f"shoal_{index}": pa.array(
-                        [None if text in ("", null) else text for text in column], pa.string()
-                    )
-                    for index, column in enumerate(texts)
-                }
-                columns["shoal_bad"] = pa.array(bad, pa.bool_())
-                columns["line"] = pa.array(lines, pa.string())
-                yield _batch(columns, file)
+def _ahead(parse: Callable[[bytes], Parsed], given: Iterator[bytes]) -> Iterator[Parsed]:
+    """Blocks parsed in order, the next ones while the engine takes the one before."""
+    first = next(given, None)
+    if first is None:
+        return
+    second = next(given, None)
+    if second is None:  # most files are one block, and need no thread
+        yield parse(first)
+        return
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        waiting = deque(pool.submit(parse, block) for block in (first, second))
+        for block in given:
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(parse, block))
+        while waiting:
+            yield waiting.popleft().result()
 
-    return read
+
+def _text(path: str, layout: Layout) -> Iterator[Parsed]:
+    import pyarrow as pa
+
+    if not layout.data:
+        return
+    name = layout.data[0]
+    if layout.flag("wholetext"):
+        yield Parsed(rows=1, columns={name: pa.array([whole_text(path, layout.options)])})
+        return
+    for block in blocks(path, layout.options):
+        lines = block.decode().removesuffix("\n").split("\n")
+        yield Parsed(rows=len(lines), columns={name: pa.array(lines, pa.string())})
+
+
+def _json_file(path: str, reader: JsonBlocks) -> Parsed:
+    text = whole_text(path, reader.layout.options)
+    try:
+        rows = json_values(text) if text.strip() else []
+    except (ValueError, RecursionError):
+        return reader.parse_rows([None], lambda: [text])
+    return reader.parse_rows(rows, lambda: [json_text(row) for row in rows])
+
+
+def _csv_file(path: str, reader: CsvBlocks) -> Parsed:
+    text = whole_text(path, reader.layout.options)
+    records = split_records(text, reader.dialect)
+    if records is None:
+        return reader.parse_records([None], [text])
+    if reader.dialect.header and records:
+        reader.start(records[0])
+        records = records[1:]
+    lines = [reader.dialect.separator.join(word for word, _ in record) for record in records]
+    return reader.parse_records(records, lines)

@@ -11,6 +11,7 @@ from shoal.engines import FileRead, KafkaRead, Read, TableRead, dataframe, read_
 from shoal.pipeline.definitions import Kind
 from shoal.pipeline.inputs import table_relation
 from shoal.pipeline.messages import message_relation
+from shoal.pipeline.sources import source_name
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -118,7 +119,8 @@ def given(read: Read, place: Place) -> Relation:
     """The rows that a read of the flow's query stands for in this run."""
     work, engine = place.work, place.engine
     if isinstance(read, FileRead):
-        return read_files(engine.spark, read, work.files[read], embedded=engine.embedded)
+        files, columns = work.files[read], work.schemas.get(source_name(read), "")
+        return read_files(engine.spark, read, files, embedded=engine.embedded, columns=columns)
     if isinstance(read, KafkaRead):
         return message_relation(read, work.messages[read], place)
     name = place.lake.name(read.name)

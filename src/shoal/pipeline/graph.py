@@ -14,6 +14,7 @@ from shoal.engines import (
     FileRead,
     KafkaRead,
     TableRead,
+    check_options,
     input_plan,
     plan_of,
     query_plan,
@@ -25,7 +26,7 @@ from shoal.pipeline.definitions import Dataset, Flow, Kind
 from shoal.pipeline.kafka import KafkaSource
 from shoal.pipeline.kinds import check_kind, settled
 from shoal.pipeline.load import flow_error, own_line, project_folder
-from shoal.pipeline.resolve import Resolver
+from shoal.pipeline.resolve import STORED, Resolver
 from shoal.pipeline.sinks import checked_sink
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None
 
     queries: dict[TableName, list[Query]] = {name: [] for name in registry.datasets}
     resolver = Resolver(
-        registry, lambda flow: _query(flow, lake, root), lake=lake, root=root, engine=engine
+        registry, lambda flow: _query(flow, lake, root, engine), lake=lake, root=root, engine=engine
     )
     answers = engine.resolving(resolver.resolve) if engine else contextlib.nullcontext()
     with project_folder(root), block_session_mutations(), answers:
@@ -190,7 +191,7 @@ def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None
     return graph
 
 
-def _query(flow: Flow, lake: Lake, root: Path) -> Query:
+def _query(flow: Flow, lake: Lake, root: Path, engine: Engine | None) -> Query:
     try:
         plan = _plan(flow)
         found = reads(plan)
@@ -211,6 +212,10 @@ def _query(flow: Flow, lake: Lake, root: Path) -> Query:
     try:
         for read in messages:
             KafkaSource.of(read)
+        for file in files:
+            if file.format.lower() not in STORED:
+                embedded = engine is None or engine.embedded
+                check_options(file.format, file.options, embedded=embedded)
     except PipelineError as error:
         raise flow_error(flow.location, error) from error
     return Query(flow=flow, plan=plan, tables=tables, files=files, messages=messages)

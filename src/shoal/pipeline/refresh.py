@@ -192,7 +192,7 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
             Progress(
                 flow=work.before.flow,
                 number=work.before.number + 1,
-                files={**kept, **files},
+                files={**kept, **work.passed, **files},
                 versions={
                     str(name): (given.id, given.version) for name, given in work.tables.items()
                 },

@@ -19,6 +19,7 @@ from shoal.engines import (
     dataframe,
     plan_of,
     read_files,
+    resolve_schema,
     rewrite,
     version_relation,
 )
@@ -26,7 +27,7 @@ from shoal.errors import PipelineError, TableError, nearest
 from shoal.lake import version_asked
 from shoal.pipeline.definitions import Cdc, Dataset, Flow, Kind
 from shoal.pipeline.load import flow_error
-from shoal.pipeline.sources import list_files
+from shoal.pipeline.sources import list_files, source_name
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
     from shoal.pipeline.graph import Query
     from shoal.pipeline.registry import Registry
 
-__all__ = ["Resolver"]
+__all__ = ["STORED", "Resolver"]
 
 # Formats that stand for a stored version already: nothing is listed for them.
-_STORED = {"delta", "rate", "socket"}
+STORED = {"delta", "rate", "socket"}
 
 
 class Resolver:
@@ -116,7 +117,7 @@ class Resolver:
 
     def _relation(self, read: Read) -> Relation | None:
         assert self._engine is not None
-        if isinstance(read, FileRead) and read.format.lower() in _STORED:
+        if isinstance(read, FileRead) and read.format.lower() in STORED:
             return None
         name = self._name(read) if isinstance(read, TableRead) else None
         # Readers of one table may ask for different versions: only the latest is kept.
@@ -146,12 +147,7 @@ class Resolver:
             headers = dict(read.options).get("includeheaders", "false").lower() == "true"
             return self._empty(message_columns(headers=headers))
         if isinstance(read, FileRead):
-            files = [] if read.schema else list_files(read, self._root)
-            batch = replace(read, streaming=False)
-            embedded = self._engine.embedded
-            with self._engine.resolving(None):
-                found = read_files(self._engine.spark, batch, files, embedded=embedded)
-            return Plan(root=found)
+            return self._of_files(read)
         assert name is not None
         dataset = self._registry.datasets.get(name)
         if dataset is not None:
@@ -166,6 +162,30 @@ class Resolver:
             )
         asked = None if read.streaming else version_asked(table, read.options)
         return Plan(root=version_relation(table.path, table.version() if asked is None else asked))
+
+    def _of_files(self, read: FileRead) -> Plan:
+        from pyspark.sql.connect.proto import Plan
+
+        assert self._engine is not None
+        files = list_files(read, self._root)
+        embedded = self._engine.embedded
+        columns = ""
+        if embedded:
+            columns = resolve_schema(read, files, known=self._kept(read)).columns.json()
+        batch = replace(read, streaming=False)
+        with self._engine.resolving(None):
+            found = read_files(self._engine.spark, batch, files, embedded=embedded, columns=columns)
+        return Plan(root=found)
+
+    def _kept(self, read: FileRead) -> str:
+        """The columns that the flow that is called found in a source in the run before."""
+        flow = self._calling[-1] if self._calling else None
+        if flow is None or not read.streaming:
+            return ""
+        table = self._lake.table(flow.target)
+        if not table.exists():
+            return ""
+        return table.progress(flow.name).schemas.get(source_name(read), "")
 
     def _declared(self, dataset: Dataset) -> Plan:
         """A plan with the columns of a table or view of this project."""

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import fnmatch
 import glob
+import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
-from shoal.engines import FileRead, InputFile
+from shoal.engines import FileRead, InputFile, byte_count, check_options, loader_option
 from shoal.errors import PipelineError
+from shoal.lake import NULL_PARTITION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["NewFiles", "list_files", "new_files", "relisted", "unchanged"]
+__all__ = ["NewFiles", "list_files", "new_files", "relisted", "source_name", "unchanged"]
 
 # A text file that ends in the middle of a record and was touched this recently is being written.
 _SETTLED_SECONDS = 60
+_FOREVER = 1 << 63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +36,12 @@ class NewFiles:
     Args:
         files: Files to read now, oldest first.
         notes: Files that were left alone, and why.
+        passed: Files that are never read, as if they had been: path to size and time.
     """
 
     files: tuple[InputFile, ...]
     notes: tuple[str, ...] = ()
+    passed: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 def list_files(read: FileRead, root: Path) -> list[InputFile]:
@@ -46,9 +52,12 @@ def list_files(read: FileRead, root: Path) -> list[InputFile]:
         root: Project folder.
 
     Raises:
-        PipelineError: A path is not on local disk, or does not exist.
+        PipelineError: A path is not on local disk, or does not exist, or an option is wrong.
     """
+    check_options(read.format, read.options, embedded=False)
     pattern = read.options.get("pathglobfilter", "*")
+    after, before = (_moment(read, name) for name in ("modifiedAfter", "modifiedBefore"))
+    columns = _partition_columns(read)
     found: dict[str, InputFile] = {}
     for written in read.paths:
         base = _local(written, root)
@@ -63,9 +72,13 @@ def list_files(read: FileRead, root: Path) -> list[InputFile]:
             for path in _walk(match):
                 if fnmatch.fnmatch(os.path.basename(path), pattern):
                     status = os.stat(path)
-                    found[path] = InputFile(
-                        path=path, size=status.st_size, modified=status.st_mtime_ns
-                    )
+                    if (after or 0) < status.st_mtime_ns < (before or _FOREVER):
+                        found[path] = InputFile(
+                            path=path,
+                            size=status.st_size,
+                            modified=status.st_mtime_ns,
+                            partition=_partition(path, match, columns),
+                        )
     return sorted(found.values(), key=lambda file: (file.modified, file.path))
 
 
@@ -93,25 +106,72 @@ def _walk(path: str) -> Iterator[str]:
                 yield from _walk(entry.path)
 
 
-def new_files(read: FileRead, root: Path, seen: Mapping[str, list[int]]) -> NewFiles:
+def _moment(read: FileRead, name: str) -> int | None:
+    """A time that an option gives, in nanoseconds since 1970."""
+    text = read.options.get(name.lower())
+    if text is None:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise PipelineError(
+            f"The reader option {name} is '{text}', which is no time.",
+            hint=f'Write it like .option("{name}", "2026-01-31T12:00:00")',
+        ) from None
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return int(zoned.timestamp() * 1e9)
+
+
+def _partition_columns(read: FileRead) -> Collection[str] | None:
+    """The names to look for in folders (``name=value``); None means all that there are."""
+    named = read.options.get("cloudfiles.partitioncolumns")
+    if named is not None:
+        return [name.strip() for name in named.split(",")]
+    flat = read.options.get("recursivefilelookup", "false").lower() == "true"
+    return [] if flat and "cloudfiles.format" not in read.options else None
+
+
+def _partition(
+    path: str, base: str, columns: Collection[str] | None
+) -> tuple[tuple[str, str | None], ...]:
+    """The values in the names of the folders between a source's path and a file."""
+    found = {}
+    for folder in os.path.dirname(path)[len(base) :].split("/"):
+        name, equals, text = folder.partition("=")
+        if equals and name and (columns is None or name in columns):
+            value = unquote(text)
+            found[unquote(name)] = None if value == NULL_PARTITION else value
+    return tuple(found.items())
+
+
+def new_files(
+    read: FileRead, root: Path, seen: Mapping[str, list[int]], *, first: bool = False
+) -> NewFiles:
     """The files that a flow has not read yet.
 
     Empty files and files that are still being written wait for a later run. A file that changed
-    after it was read is not read again; the note says so.
+    after it was read is read again only with ``cloudFiles.allowOverwrites``; else the note says so.
 
     Args:
         read: The streaming read.
         root: Project folder.
         seen: The flow's progress: path to ``[size, modification time in ns]``.
+        first: The flow never read anything.
 
     Raises:
         PipelineError: A path is not on local disk, or does not exist.
     """
     files: list[InputFile] = []
     notes: list[str] = []
-    for file in list_files(read, root):
+    again = read.options.get("cloudfiles.allowoverwrites", "false").lower() == "true"
+    found = list_files(read, root)
+    if first and read.options.get("cloudfiles.includeexistingfiles", "true").lower() == "false":
+        notes = [f"{len(found)} files were there before (includeExistingFiles)"] if found else []
+        passed = {file.path: [file.size, file.modified] for file in found}
+        return NewFiles(files=(), notes=tuple(notes), passed=passed)
+    for file in found:
         mark = seen.get(file.path)
-        if mark is not None:
+        if mark is not None and (mark == [file.size, file.modified] or not again):
             if mark != [file.size, file.modified]:
                 notes.append(
                     f"{file.path} changed after it was read; its new rows are not in the table "
@@ -119,16 +179,40 @@ def new_files(read: FileRead, root: Path, seen: Mapping[str, list[int]]) -> NewF
                 )
         elif file.size == 0:
             notes.append(f"{file.path} is empty; it waits for a later run")
-        elif _growing(file, read.format.lower()):
+        elif _growing(file, read):
             notes.append(f"{file.path} is still being written; it waits for a later run")
         else:
             files.append(file)
-    return NewFiles(files=tuple(files), notes=tuple(notes))
+    if read.options.get("latestfirst", "false").lower() == "true":
+        files.reverse()
+    most = _portion(read, files)
+    if len(files) > most:
+        notes.append(f"{len(files) - most} files wait for a later run, as asked")
+    return NewFiles(files=tuple(files[:most]), notes=tuple(notes))
 
 
-def _growing(file: InputFile, kind: str) -> bool:
+def _portion(read: FileRead, files: Sequence[InputFile]) -> int:
+    """How many of the files one run takes: at least one."""
+    most = int(loader_option(read.options, "maxFilesPerTrigger") or len(files))
+    limit = loader_option(read.options, "maxBytesPerTrigger")
+    if limit is not None:
+        room = byte_count(limit)
+        sums = itertools.accumulate(file.size for file in files)
+        most = min(most, max(sum(total <= room for total in sums), 1))
+    return most
+
+
+def source_name(read: FileRead) -> str:
+    """The name under which a flow keeps a source's columns from run to run."""
+    return f"{read.format.lower()}:{','.join(read.paths)}"
+
+
+def _growing(file: InputFile, read: FileRead) -> bool:
+    kind = read.format.lower()
+    whole = read.options.get("multiline", read.options.get("wholetext", "false"))
     if (
         kind not in {"json", "csv", "text"}
+        or whole.lower() == "true"
         or time.time_ns() - file.modified > _SETTLED_SECONDS * 1e9
     ):
         return False
@@ -161,5 +245,5 @@ def relisted(files: Sequence[InputFile]) -> list[InputFile]:
             status = os.stat(file.path)
         except FileNotFoundError:
             continue
-        kept.append(InputFile(path=file.path, size=status.st_size, modified=status.st_mtime_ns))
+        kept.append(replace(file, size=status.st_size, modified=status.st_mtime_ns))
     return kept

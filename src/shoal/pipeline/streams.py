@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shoal.engines import FileRead, InputFile
+from shoal.engines import FileRead, InputFile, resolve_schema
 from shoal.errors import PipelineError
 from shoal.lake import Progress, TableName
 from shoal.pipeline.backlogs import backlogs
 from shoal.pipeline.sinks import kept_in, progress_name
-from shoal.pipeline.sources import list_files, new_files
+from shoal.pipeline.sources import list_files, new_files, source_name
 from shoal.pipeline.work import Action, Decision, FlowWork, Input, Pins, definition, expand, placed
 
 if TYPE_CHECKING:
@@ -96,16 +96,20 @@ def _flow_news(
             count += number
             rows += more
     listed: dict[FileRead, tuple[InputFile, ...]] = {}
+    passed: dict[str, list[int]] = {}
+    schemas = dict(start.schemas)
     arrived = 0
     with placed(query):
         for read in reads:
             if not read.streaming:
                 listed[read] = tuple(list_files(read, root))
                 continue
-            found = new_files(read, root, start.files)
+            found = new_files(read, root, start.files, first=known.number < 0)
             listed[read] = found.files
+            passed.update(found.passed)
             arrived += len(found.files)
             notes += found.notes
+            notes += _columns(read, found.files, schemas)
         arriving = backlogs(query, graph, start.offsets)
         notes += arriving.notes
     work = FlowWork(
@@ -118,6 +122,8 @@ def _flow_news(
         new=bool(count or arrived or arriving.new) or _new_snapshot(query, start, inputs),
         messages=arriving.spans,
         offsets=arriving.offsets,
+        schemas=schemas,
+        passed=passed,
     )
     return _News(
         work=work,
@@ -126,6 +132,19 @@ def _flow_news(
         rows=None if arrived else rows + arriving.count,
         notes=tuple(notes),
     )
+
+
+def _columns(
+    read: FileRead, files: tuple[InputFile, ...], schemas: dict[str, str]
+) -> tuple[str, ...]:
+    """Sets down the columns that a source's new files are read with, where they are found there."""
+    name = source_name(read)
+    if not files or read.format.lower() == "delta":
+        return ()
+    resolved = resolve_schema(read, files, known=schemas.get(name, ""), embedded=False)
+    if resolved.found:
+        schemas[name] = resolved.columns.json()
+    return resolved.notes
 
 
 def _new_snapshot(query: Query, start: Progress, inputs: Mapping[TableName, Input]) -> bool:

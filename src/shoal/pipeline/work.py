@@ -80,6 +80,7 @@ class FlowWork:
         new: Whether there is anything to write.
         offsets: Message sources: topic to partition to the offset to read up to.
         schemas: File sources: the schema that this run reads with, where it was found.
+        passed: Input files that count as read, and are not: path to size and time.
         messages: The messages to read, per Kafka source.
         increment: How a materialized view follows its inputs' changes; None recomputes it.
     """
@@ -92,6 +93,7 @@ class FlowWork:
     new: bool
     offsets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     schemas: Mapping[str, str] = field(default_factory=dict)
+    passed: Mapping[str, list[int]] = field(default_factory=dict)
     messages: Mapping[KafkaRead, tuple[Span, ...]] = field(default_factory=dict)
     increment: Increment | None = None
 

@@ -1,0 +1,108 @@
+"""Fitted members become one Delta commit and one fleet artifact."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from shoal.lake import Lake
+from shoal.models import FleetHeader, TrainedFleet, write_fleet
+from shoal.models.codecs import template_modules
+from shoal.training.members import Members
+from shoal.training.plan import Plan
+from shoal.training.source import Source
+from shoal.training.summary import declared_params, summarise
+
+__all__ = ["commit_fleet"]
+
+
+def commit_fleet(
+    plan: Plan, lake: Lake, members: Members, seconds: float, begun: float
+) -> TrainedFleet:
+    """Commit all members in one transaction, and write the artifact.
+
+    Args:
+        plan: What was fitted.
+        lake: Where ``shoal.fleet_<name>`` goes.
+        members: The members.
+        seconds: Wall-clock time of fitting.
+        begun: When the training began, by `time.perf_counter`.
+
+    Raises:
+        Conflict: Another training of the model committed first; nothing was committed.
+    """
+    declaration, source = plan.declaration, plan.source
+    table = lake.table(f"shoal.fleet_{declaration.name}")
+    application = f"shoal-fleet-{declaration.name}"
+    fleet_version = (table.transaction(application) or 0) + 1
+    header = FleetHeader(
+        model=declaration.name,
+        fleet_version=fleet_version,
+        task=plan.task,
+        by=declaration.by,
+        features=source.features,
+        target=declaration.target,
+        classes=plan.target.classes,
+        levels=tuple(declaration.by[:length] for length in range(len(declaration.by), -1, -1)),
+        templates=members.templates,
+        table=source.table.name,
+        table_version=source.version,
+        modules=tuple(sorted({m for t in members.templates.values() for m in template_modules(t)})),
+    )
+    same = {
+        "fleet_version": pa.scalar(fleet_version, pa.int64()),
+        "params": pa.scalar(json.dumps(declared_params(declaration)), pa.string()),
+        "trained_at": pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC")),
+        "table": pa.scalar(source.table.name, pa.string()),
+        "table_version": pa.scalar(source.version, pa.int64()),
+    }
+    rows = members.table
+    for name, value in same.items():
+        rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+    # A name of its own: another training of this model may be at the same version just now.
+    artifact = Path(table.path) / "_fleets" / f"{fleet_version}-{uuid.uuid4().hex[:8]}"
+    write_fleet(artifact, header, members.table)
+    try:
+        committed = table.append(
+            rows,
+            app=(application, fleet_version),
+            metadata={"shoal": "fleet", "fleet_version": str(fleet_version)},
+        )
+    except BaseException:
+        shutil.rmtree(artifact, ignore_errors=True)
+        raise
+    example = [*declaration.by, *(f.name for f in source.features)]
+    return TrainedFleet(
+        declaration=declaration,
+        fleet_version=fleet_version,
+        table=source.table.name,
+        table_version=source.version,
+        table_id=source.table.id(),
+        table_path=source.table.path,
+        members_table=table.name,
+        members_version=committed,
+        artifact=artifact,
+        params=declared_params(declaration),
+        metrics=summarise(
+            members, plan.job, rows=int(plan.segments.offsets[-1]), fit_seconds=seconds
+        ),
+        seed=declaration.seed,
+        input_example=_example(source, example),
+        seconds=time.perf_counter() - begun,
+        failures=members.failures,
+    )
+
+
+def _example(source: Source, columns: list[str]) -> pa.Table:
+    found = source.scan().select(columns).head(5).collect().to_arrow()
+    text = (pa.types.is_large_string, pa.types.is_string_view)
+    plain = [
+        f.with_type(pa.string()) if any(of(f.type) for of in text) else f for f in found.schema
+    ]
+    return found.cast(pa.schema(plain))

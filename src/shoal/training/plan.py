@@ -1,0 +1,95 @@
+"""Everything that is decided before the first fit."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from shoal.errors import TrainingError, nearest
+from shoal.models import ModelDeclaration
+from shoal.models.columns import accepts_nan, by_position
+from shoal.models.metrics import metric_names, metric_task
+from shoal.training.kernel import FitJob
+from shoal.training.source import Segments, Source, Target, check_target, find_segments
+
+__all__ = ["Plan"]
+
+_MEASURED = {
+    "regression": ("mae", "rmse", "r2", "bias"),
+    "classification": ("accuracy", "f1", "log_loss"),
+}
+
+
+class Plan:
+    """What to fit, on what, and how.
+
+    Args:
+        declaration: The model's declaration.
+        source: The table it learns from.
+
+    Attributes:
+        task: ``regression`` or ``classification``.
+        target: What is known of the target column.
+        segments: The segments in the order of the sorted rows.
+        job: What all segments share.
+
+    Raises:
+        ModelError: The declaration's function is wrong.
+        TrainingError: The data cannot train it.
+    """
+
+    def __init__(self, declaration: ModelDeclaration, source: Source) -> None:
+        from sklearn.base import is_classifier
+
+        self.declaration = declaration
+        self.source = source
+        estimator = declaration.build()
+        classifier = bool(is_classifier(estimator))
+        self.task = "classification" if classifier else "regression"
+        self.target: Target = check_target(declaration, source, classifier=classifier)
+        classes = len(self.target.classes or ())
+        self._check_metric(classes)
+        names = [f.name for f in source.features]
+        named = by_position(estimator, names)
+        baseline: str | int = declaration.baseline
+        if declaration.baseline.startswith("seasonal_naive:"):
+            baseline = names.index(declaration.baseline.partition(":")[2])
+        metrics = dict.fromkeys((declaration.metric, *_MEASURED[self.task]))
+        self.segments: Segments = find_segments(declaration, source)
+        self.job = FitJob(
+            build=partial(_placed, declaration, names) if named else declaration.build,
+            features=len(names),
+            classes=classes,
+            timed=declaration.time is not None,
+            nan_ok=accepts_nan(estimator),
+            metrics=tuple(metrics),
+            metric=declaration.metric,
+            baseline=baseline,
+            holdout=declaration.holdout,
+            min_rows=declaration.min_rows,
+            centre=self.target.mean,
+            seed=declaration.seed,
+        )
+
+    def _check_metric(self, classes: int) -> None:
+        metric, where = self.declaration.metric, f"Model {self.declaration.name!r}"
+        if metric_task(metric) != self.task:
+            fitting = metric_names(self.task)
+            near = nearest(metric, fitting) or fitting[0]
+            raise TrainingError(
+                f"{where}: metric {metric!r} measures {metric_task(metric)}, but the estimator "
+                f"does {self.task}; expected one of {', '.join(fitting)}.",
+                hint=f'@shoal.model(..., metric="{near}")',
+            )
+        if metric == "roc_auc" and classes != 2:
+            raise TrainingError(
+                f"{where}: roc_auc needs two classes; target {self.declaration.target!r} has "
+                f"{classes}.",
+                hint='use metric="accuracy", "f1" or "log_loss"',
+            )
+
+
+def _placed(declaration: ModelDeclaration, names: list[str]) -> Any:
+    estimator = declaration.build()
+    by_position(estimator, names)
+    return estimator

@@ -1,0 +1,70 @@
+"""The job on its way to the worker processes, with the person's own modules."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+import sysconfig
+from types import ModuleType
+
+from shoal.errors import TrainingError
+from shoal.models import ModelDeclaration
+from shoal.training.kernel import FitJob
+
+__all__ = ["pickled_job"]
+
+
+def pickled_job(job: FitJob, declaration: ModelDeclaration) -> bytes:
+    """The job as cloudpickle bytes.
+
+    Raises:
+        TrainingError: The model's function holds something that cannot leave this process.
+    """
+    # In memory terms only: our own child process reads it and it is removed with the folder.
+    import cloudpickle
+
+    by_value = _modules_by_value(declaration)
+    try:
+        for module in by_value:
+            cloudpickle.register_pickle_by_value(module)
+        return bytes(cloudpickle.dumps(job))
+    except Exception as error:
+        raise TrainingError(
+            f"Model {declaration.name!r} ({declaration.location}): its function cannot be sent "
+            f"to worker processes: {type(error).__name__}: {error}",
+            hint="make what it uses (connections, locks, sessions) inside the function",
+        ) from error
+    finally:
+        for module in by_value:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _modules_by_value(declaration: ModelDeclaration) -> list[ModuleType]:
+    """The person's own modules that a worker may not find by their name.
+
+    A project's folder is on the import path only while its files are run, so the modules that
+    they imported from it travel as well.
+    """
+    paths = [sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")]
+    # Compared as text: there are some thousand modules.
+    installed = tuple(f"{path}{os.sep}" for path in paths)
+    own = str(getattr(declaration.function, "__module__", None))
+    found = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name == "__main__" or getattr(module, "__name__", None) != name:
+            continue
+        if file.startswith(installed) or name.partition(".")[0] == "shoal":
+            continue
+        if name == own or not _importable(name):
+            found.append(module)
+    return found
+
+
+def _importable(name: str) -> bool:
+    # Looked up anew: sys.modules would answer for a module whose folder has left the path.
+    try:
+        return importlib.machinery.PathFinder.find_spec(name.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False

@@ -18,20 +18,34 @@ __all__ = ["score", "serve", "train"]
 @command("shoal train delay --alias challenger")
 @click.argument("models", nargs=-1)
 @project_options
-@click.option("--stale", is_flag=True, help="Only those whose data or definition changed.")
+@click.option("--all", "everything", is_flag=True, help="Fit all segments, changed or not.")
+@click.option("--failed", is_flag=True, help="Also fit the members that failed last time.")
+@click.option("--segment", "segments", multiple=True, help="Fit this one alone, such as UA,IAH.")
 @click.option("--alias", default="champion", show_default=True, help="Alias of the new version.")
 @as_json
 def train(
     models: tuple[str, ...],
     folder: Path | None,
     profile: str | None,
-    stale: bool,
+    everything: bool,
+    failed: bool,
+    segments: tuple[str, ...],
     alias: str,
     as_json: bool,
 ) -> None:
-    """Train, track and register MODELS (default: all)."""
+    """Train, track and register MODELS (default: all).
+
+    Only the segments whose rows, definition, code or libraries changed since the last version are
+    fitted; the other members are carried over.
+    """
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
-        reports = space.train(models, force=not stale, alias=alias or None)
+        reports = space.train(
+            models,
+            everything=everything,
+            failed=failed,
+            segments=segments,
+            alias=alias or None,
+        )
     if as_json:
         show.print_json([asdict(report) for report in reports])
     else:

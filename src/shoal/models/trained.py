@@ -32,6 +32,7 @@ class TrainedFleet:
         input_example: Up to five rows of ``by`` and feature columns.
         seconds: Wall-clock time of the whole training.
         failures: Cause of each fallback or failure, and how many segments it met.
+        reason: Which segments were fitted, which were carried over, and why.
     """
 
     declaration: ModelDeclaration
@@ -49,3 +50,4 @@ class TrainedFleet:
     input_example: pa.Table
     seconds: float
     failures: dict[str, int]
+    reason: str = ""

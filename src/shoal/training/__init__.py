@@ -8,6 +8,7 @@ is a plain function of Arrow data, so any engine that sorts rows by segment can 
 from __future__ import annotations
 
 from shoal.training.kernel import FitJob, fit_segments
+from shoal.training.retrain import retrain
 from shoal.training.run import train
 
-__all__ = ["FitJob", "fit_segments", "train"]
+__all__ = ["FitJob", "fit_segments", "retrain", "train"]

@@ -14,7 +14,8 @@ import pyarrow as pa
 from shoal.lake import Lake
 from shoal.models import FleetHeader, TrainedFleet, write_fleet
 from shoal.models.codecs import template_modules
-from shoal.training.members import Members
+from shoal.training.fingerprint import member_fingerprint
+from shoal.training.members import PROVENANCE, Members
 from shoal.training.plan import Plan
 from shoal.training.source import Source
 from shoal.training.summary import declared_params, summarise
@@ -23,7 +24,7 @@ __all__ = ["commit_fleet"]
 
 
 def commit_fleet(
-    plan: Plan, lake: Lake, members: Members, seconds: float, begun: float
+    plan: Plan, lake: Lake, members: Members, *, seconds: float, begun: float, reason: str
 ) -> TrainedFleet:
     """Commit all members in one transaction, and write the artifact.
 
@@ -33,6 +34,7 @@ def commit_fleet(
         members: The members.
         seconds: Wall-clock time of fitting.
         begun: When the training began, by `time.perf_counter`.
+        reason: What was fitted and why.
 
     Raises:
         Conflict: Another training of the model committed first; nothing was committed.
@@ -40,6 +42,7 @@ def commit_fleet(
     declaration, source = plan.declaration, plan.source
     table = lake.table(f"shoal.fleet_{declaration.name}")
     application = f"shoal-fleet-{declaration.name}"
+    table_id, fingerprint = source.table.id(), member_fingerprint(declaration, source)
     fleet_version = (table.transaction(application) or 0) + 1
     header = FleetHeader(
         model=declaration.name,
@@ -55,14 +58,22 @@ def commit_fleet(
         table_version=source.version,
         modules=tuple(sorted({m for t in members.templates.values() for m in template_modules(t)})),
     )
+    made = {
+        "origin_version": fleet_version,
+        "trained_on_version": source.version,
+        "table_version": source.version,
+        "fingerprint": fingerprint,
+        "trained_at": datetime.now(UTC),
+    }
+    rows = members.table
+    for name, kind in PROVENANCE.items():
+        filled = rows.column(name).fill_null(pa.scalar(made[name], kind))
+        rows = rows.set_column(rows.schema.get_field_index(name), name, filled)
     same = {
         "fleet_version": pa.scalar(fleet_version, pa.int64()),
         "params": pa.scalar(json.dumps(declared_params(declaration)), pa.string()),
-        "trained_at": pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC")),
         "table": pa.scalar(source.table.name, pa.string()),
-        "table_version": pa.scalar(source.version, pa.int64()),
     }
-    rows = members.table
     for name, value in same.items():
         rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
     # A name of its own: another training of this model may be at the same version just now.
@@ -72,7 +83,13 @@ def commit_fleet(
         committed = table.append(
             rows,
             app=(application, fleet_version),
-            metadata={"shoal": "fleet", "fleet_version": str(fleet_version)},
+            metadata={
+                "shoal": "fleet",
+                "fleet_version": str(fleet_version),
+                "shoal.table_id": table_id,
+                "shoal.centre": repr(plan.target.mean),
+                "shoal.classes": json.dumps(plan.target.classes),
+            },
         )
     except BaseException:
         shutil.rmtree(artifact, ignore_errors=True)
@@ -83,7 +100,7 @@ def commit_fleet(
         fleet_version=fleet_version,
         table=source.table.name,
         table_version=source.version,
-        table_id=source.table.id(),
+        table_id=table_id,
         table_path=source.table.path,
         members_table=table.name,
         members_version=committed,
@@ -96,6 +113,7 @@ def commit_fleet(
         input_example=_example(source, example),
         seconds=time.perf_counter() - begun,
         failures=members.failures,
+        reason=reason,
     )
 
 

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from shoal.errors import TrainingError
 from shoal.models import ModelDeclaration
+from shoal.training.base import Base
+from shoal.training.carry import Refit
 from shoal.training.kernel import fit_segments
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
@@ -20,7 +23,10 @@ from shoal.training.pool import Pool, Task
 from shoal.training.ship import pickled_job
 from shoal.training.source import Segments, sort_rows
 
-__all__ = ["Fits", "Progress", "fit_many", "fit_one"]
+__all__ = ["Fits", "Progress", "fit_many", "fit_one", "refit"]
+
+# A group is fitted again when segments with this share of its rows were fitted since.
+_SHARE = 0.1
 
 Progress = Callable[[int, int], None]
 
@@ -81,20 +87,161 @@ def fit_many(plan: Plan, pool: Pool, folder: Path, progress: Progress | None) ->
     fitted = pa.concat_tables(
         [pa.Table.from_batches([batches[i]]) for i in sorted(batches)], promote_options="default"
     )
-    missing = np.flatnonzero(~np.asarray(fitted.column("state").is_valid())).tolist()
+    missing = _without_state(fitted)
     for level in range(1, levels):
         if not missing:
             break
         wanted = groups_of(segments, level, missing)
-        results: dict[int, pa.RecordBatch] = {}
         tasks = [_group_task(segments, group, i) for i, group in enumerate(wanted)]
-        pool.run(tasks, partial(_keep, results))
-        rows_of = [(group, pa.Table.from_batches([results[i]])) for i, group in enumerate(wanted)]
-        groups += rows_of
-        unfitted = [g for g, row in rows_of if not _has_state(row)]
-        still = set(missing)
-        missing = [i for g in unfitted for i in range(g.first, g.end) if i in still]
+        found = _fit_groups(pool, wanted, tasks)
+        groups += found
+        missing = _still_missing(found, missing)
     return fitted, groups, time.perf_counter() - begun
+
+
+def refit(
+    plan: Plan,
+    base: Base,
+    work: Refit,
+    pool: Pool,
+    folder: Path,
+    progress: Progress | None,
+    *,
+    checked: bool,
+) -> Fits:
+    """Fit what changed, and take everything else from the last training.
+
+    A fallback group (also the global one) is fitted again when segments with a tenth of its rows
+    or more were fitted since it was.
+
+    Args:
+        plan: What to fit; its segments are those of ``work``.
+        base: The last training.
+        work: Which segments to fit.
+        pool: The processes that fit; not yet opened.
+        folder: Where the sorted rows lie, as ``rows.arrow``.
+        progress: Called with the numbers of fitted segments and of those to fit.
+        checked: The segments that are not fitted are known to be as they were.
+
+    Raises:
+        TrainingError: A parameter of the estimator is wrong, or the workers cannot load it.
+    """
+    job = folder / "job"
+    job.write_bytes(pickled_job(plan.job, plan.declaration))
+    begun = time.perf_counter()
+    batches: dict[int, pa.RecordBatch] = {}
+    finished = 0
+
+    def done(task: Task, batch: pa.RecordBatch) -> None:
+        nonlocal finished
+        _refuse_parameters(plan.declaration, batch)
+        batches[task.first] = batch
+        finished += len(task)
+        if progress:
+            progress(finished, len(work.stale))
+
+    if len(work.stale):
+        pool.open(job, folder / "rows.arrow")
+        pool.run(_runs(work.offsets, pool.size), done)
+    fresh = [pa.Table.from_batches([batches[i]]) for i in sorted(batches)]
+    kept = np.setdiff1d(np.arange(len(work.keys)), work.stale)
+    old = base.rows([work.keys[i] for i in kept])
+    if checked:
+        old = _compared(old, plan.source.version)
+    rows = pa.concat_tables([*fresh, old], promote_options="default")
+    order = np.argsort(np.concatenate([work.stale, kept]), kind="stable")
+    rows = rows.take(pa.array(order))
+    return rows, _refit_groups(plan, base, rows, pool, folder), time.perf_counter() - begun
+
+
+def _compared(rows: pa.Table, version: int) -> pa.Table:
+    at = rows.schema.get_field_index("table_version")
+    return rows.set_column(at, "table_version", pa.array([version] * len(rows), pa.int64()))
+
+
+def _refit_groups(
+    plan: Plan, base: Base, rows: pa.Table, pool: Pool, folder: Path
+) -> list[tuple[Group, pa.Table]]:
+    segments, levels = plan.segments, len(plan.declaration.by)
+    # A segment fitted now has no origin yet.
+    fitted = rows.column("trained_on_version").fill_null(plan.source.version).to_numpy()
+    sizes = np.diff(segments.offsets)
+    known = base.members.filter(base.members["level"] > 0)
+    since = dict(
+        zip(known["segment"].to_list(), known["trained_on_version"].to_list(), strict=True)
+    )
+    found: list[tuple[Group, pa.Table]] = []
+    missing = _without_state(rows)
+    for level in range(1, levels + 1):
+        if level == levels:
+            wanted = [Group(level=levels, first=0, end=len(segments.texts), key="[]")]
+        else:
+            wanted = groups_of(segments, level, missing) if missing else []
+        stale = []
+        for group in wanted:
+            part = slice(group.first, group.end)
+            seen = since.get(group.key)
+            moved = seen is None or sizes[part][fitted[part] > seen].sum()
+            if seen is None or moved >= _SHARE * sizes[part].sum():
+                stale.append(group)
+            else:
+                kept = _compared(base.rows([group.key]), plan.source.version)
+                found.append((group, kept))
+        if stale:
+            offsets = _sorted_rows(plan, stale, folder)
+            pool.open(folder / "job", folder / "groups.arrow")
+            tasks = [Task(first=i, offsets=bounds, group=True) for i, bounds in enumerate(offsets)]
+            found += _fit_groups(pool, stale, tasks)
+        missing = _still_missing([pair for pair in found if pair[0].level == level], missing)
+    return found
+
+
+def _sorted_rows(plan: Plan, groups: list[Group], folder: Path) -> np.ndarray[Any, Any]:
+    """Writes the groups' rows, one group after the other; offsets of shape (groups, 2)."""
+    import polars as pl
+
+    segments = plan.segments
+    at = np.concatenate([np.arange(group.first, group.end) for group in groups])
+    source = plan.source
+    if len(at) < len(segments.texts):
+        keys = pl.from_arrow(segments.values.take(pa.array(at)))
+        assert isinstance(keys, pl.DataFrame)
+        kinds = source.scan().select(keys.columns).collect_schema()
+        source = replace(source, keys=keys.cast(dict(kinds)))  # type: ignore[arg-type]
+    sort_rows(plan.declaration, source, plan.target, folder / "groups.arrow")
+    sizes = [segments.offsets[g.end] - segments.offsets[g.first] for g in groups]
+    bounds = np.concatenate([[0], np.cumsum(sizes)])
+    return np.stack([bounds[:-1], bounds[1:]], axis=1)
+
+
+def _runs(offsets: np.ndarray[Any, Any], workers: int) -> Iterator[Task]:
+    """Tasks of segments whose rows lie side by side."""
+    most = min(max(len(offsets) // (workers * 4), 1), 64)
+    first = 0
+    for i in range(1, len(offsets) + 1):
+        apart = i == len(offsets) or offsets[i, 0] != offsets[i - 1, 1]
+        if apart or i - first == most:
+            bounds = np.append(offsets[first:i, 0], offsets[i - 1, 1])
+            yield Task(first=first, offsets=bounds)
+            first = i
+
+
+def _fit_groups(pool: Pool, groups: list[Group], tasks: list[Task]) -> list[tuple[Group, pa.Table]]:
+    results: dict[int, pa.RecordBatch] = {}
+    pool.run(tasks, partial(_keep, results))
+    return [(group, pa.Table.from_batches([results[i]])) for i, group in enumerate(groups)]
+
+
+def _without_state(rows: pa.Table) -> list[int]:
+    found: list[int] = np.flatnonzero(~np.asarray(rows.column("state").is_valid())).tolist()
+    return found
+
+
+def _still_missing(fitted: list[tuple[Group, pa.Table]], missing: list[int]) -> list[int]:
+    """The segments without a model whose group has none either."""
+    still = set(missing)
+    unfitted = [group for group, row in fitted if not _has_state(row)]
+    return [i for g in unfitted for i in range(g.first, g.end) if i in still]
 
 
 def _keep(results: dict[int, pa.RecordBatch], task: Task, batch: pa.RecordBatch) -> None:

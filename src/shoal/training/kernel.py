@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable
@@ -16,7 +17,17 @@ from shoal.models.codecs import Encoder, prove_round_trip
 from shoal.models.metrics import Held, metric_sums
 from shoal.training.lean import lean_fit, lean_predict
 
-__all__ = ["SAMPLE", "TARGET", "TIME", "FitJob", "fit_group", "fit_segments", "lost_segment"]
+__all__ = [
+    "SAMPLE",
+    "TARGET",
+    "TIME",
+    "FitJob",
+    "fit_group",
+    "fit_segments",
+    "lost_segment",
+    "read_rows",
+    "row_hashes",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -75,25 +86,29 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
 
     Returns:
         One row per segment: ``status`` (ok, fallback, failed), ``reason``, ``error``,
-        ``rows_train``, ``rows_holdout``, ``rows_dropped``, ``fit_seconds``, ``template``,
-        ``state``, and for each metric ``sums_<metric>`` (null where nothing was measured), for
-        the declared one also ``sums_baseline``.
+        ``rows_train``, ``rows_holdout``, ``rows_dropped``, ``rows_hash`` (of the rows as they came,
+        see `row_hashes`), ``fit_seconds`` (wall clock), ``core_seconds`` (processor time),
+        ``template``, ``state``, and for each metric ``sums_<metric>`` (null where nothing was
+        measured), for the declared one also ``sums_baseline``.
     """
-    features, target, moments, bounds = _clean(rows, offsets, job)
+    features, target, moments = read_rows(rows)
+    hashes = row_hashes(features, target, moments, offsets)
+    features, target, moments, bounds = _clean(features, target, moments, offsets, job)
     dropped = np.diff(offsets) - np.diff(bounds)
     fits = _Fits(job)
     with warnings.catch_warnings(record=True) as seen, _configured(job):
         warnings.simplefilter("always")
         edges = zip(bounds[:-1].tolist(), bounds[1:].tolist(), dropped.tolist(), strict=True)
         for start, end, lost in edges:
-            begun = time.perf_counter()
+            begun, used = time.perf_counter(), time.process_time()
             part = slice(start, end)
             fits.add(features[part], target[part], None if moments is None else moments[part], lost)
             fits.seconds.append(time.perf_counter() - begun)
+            fits.core_seconds.append(time.process_time() - used)
             if seen:
                 fits.note(seen[0])
                 seen.clear()
-    return fits.batch(dropped)
+    return fits.batch(dropped).append_column("rows_hash", pa.array(hashes, pa.string()))
 
 
 def fit_group(rows: pa.Table, start: int, end: int, job: FitJob) -> pa.RecordBatch:
@@ -109,7 +124,8 @@ def fit_group(rows: pa.Table, start: int, end: int, job: FitJob) -> pa.RecordBat
         One row, as `fit_segments` gives; its ``reason`` tells of the sample.
     """
     count = end - start
-    random = np.random.default_rng([job.seed, start, end])
+    # Nothing but the seed and the group's own rows decide, wherever they lie in the file.
+    random = np.random.default_rng([job.seed, count])
     chosen = random.permutation(count)[:SAMPLE]
     if job.timed:
         chosen.sort()
@@ -135,19 +151,44 @@ def lost_segment(reason: str) -> pa.RecordBatch:
         "rows_train": pa.nulls(1, number),
         "rows_holdout": pa.nulls(1, number),
         "rows_dropped": pa.nulls(1, number),
+        "rows_hash": pa.nulls(1, text),
         "fit_seconds": pa.nulls(1, pa.float64()),
+        "core_seconds": pa.nulls(1, pa.float64()),
         "template": pa.nulls(1, text).dictionary_encode(),
         "state": pa.nulls(1, pa.large_binary()),
     }
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _clean(rows: pa.Table, offsets: Array, job: FitJob) -> tuple[Array, Array, Array | None, Array]:
-    features = np.empty((rows.num_rows, job.features))
-    for i in range(job.features):
+def read_rows(rows: pa.Table) -> tuple[Array, Array, Array | None]:
+    """Features, targets and moments of sorted rows; see `fit_segments`.
+
+    Returns:
+        Float64 of shape (rows, features) and (rows,), and int64 of shape (rows,) or None.
+    """
+    timed = TIME in rows.column_names
+    features = np.empty((rows.num_rows, rows.num_columns - 1 - timed))
+    for i in range(features.shape[1]):
         features[:, i] = rows.column(str(i)).to_numpy()
     target = rows.column(TARGET).to_numpy()
-    moments = rows.column(TIME).to_numpy() if job.timed else None
+    return features, target, rows.column(TIME).to_numpy() if timed else None
+
+
+def row_hashes(features: Array, target: Array, moments: Array | None, offsets: Array) -> list[str]:
+    """SHA-256 of each segment's rows in their order, shortened to 128 bits, as hex."""
+    columns = [np.ascontiguousarray(c) for c in (features, target, moments) if c is not None]
+    found = []
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        digest = hashlib.sha256()
+        for column in columns:
+            digest.update(column[start:end].data)
+        found.append(digest.hexdigest()[:32])
+    return found
+
+
+def _clean(
+    features: Array, target: Array, moments: Array | None, offsets: Array, job: FitJob
+) -> tuple[Array, Array, Array | None, Array]:
     bounds = np.asarray(offsets, dtype=np.int64)
     # One sum tells whether there is anything to look for: NaN and infinity survive addition.
     with np.errstate(invalid="ignore", over="ignore"):
@@ -183,6 +224,7 @@ class _Fits:
         self.train: list[int] = []
         self.held_rows: list[int] = []
         self.seconds: list[float] = []
+        self.core_seconds: list[float] = []
         self.template: list[str | None] = []
         self.state: list[bytes | None] = []
         self.held: list[tuple[int, Array, Array, Array | None, Array, Array | None]] = []
@@ -288,6 +330,7 @@ class _Fits:
             "rows_holdout": pa.array(self.held_rows, pa.int64()),
             "rows_dropped": pa.array(dropped, pa.int64()),
             "fit_seconds": pa.array(self.seconds, pa.float64()),
+            "core_seconds": pa.array(self.core_seconds, pa.float64()),
             # Thousands of rows share a template: as a dictionary it crosses the pipe once.
             "template": pa.array(self.template, pa.string()).dictionary_encode(),
             "state": pa.array(self.state, pa.large_binary()),

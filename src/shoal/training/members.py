@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal.models import ModelDeclaration
 from shoal.models.metrics import metric_values
@@ -17,7 +18,16 @@ from shoal.models.segments import segment_key
 from shoal.training.kernel import FitJob
 from shoal.training.source import Segments
 
-__all__ = ["Group", "Members", "assemble", "groups_of"]
+__all__ = ["PROVENANCE", "Group", "Members", "assemble", "groups_of"]
+
+# What a carried member brings from the training that fitted it; null in a member fitted now.
+PROVENANCE = {
+    "origin_version": pa.int64(),
+    "trained_on_version": pa.int64(),
+    "table_version": pa.int64(),
+    "fingerprint": pa.string(),
+    "trained_at": pa.timestamp("us", tz="UTC"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,24 +122,26 @@ def assemble(
         # A group has no value for the key columns that it drops.
         kept = pa.array(levels < len(declaration.by) - i)
         values = segments.values.column(name).take(at)
-        columns[name] = pa.compute.if_else(kept, values, pa.scalar(None, values.type))
+        columns[name] = pc.if_else(kept, values, pa.scalar(None, values.type))
     columns["segment"] = pa.array([*keys, *(g.key for g, _ in groups)], pa.string())
     columns["level"] = pa.array(levels)
     columns["status"] = rows.column("status")
     columns["model_used"] = pa.array(used, pa.string())
     for name in ("reason", "error"):
         columns[name] = rows.column(name)
-    for name in ("rows_train", "rows_holdout", "rows_dropped"):
+    spans = [segments.offsets[[g.first, g.end]] for g, _ in groups]
+    extents = [*np.diff(segments.offsets).tolist(), *(int(end - start) for start, end in spans)]
+    columns["rows"] = pa.array(extents, pa.int64())
+    for name in ("rows_train", "rows_holdout", "rows_dropped", "rows_hash"):
         columns[name] = rows.column(name)
     pooled = _measure(rows, count, job, columns)
-    texts = rows.column("template").cast(pa.string()).combine_chunks().dictionary_encode()
-    if isinstance(texts, pa.ChunkedArray):
-        texts = texts.combine_chunks()
-    names = [template_id(text) for text in texts.dictionary.to_pylist()]
-    columns["template"] = pa.array(names, pa.string()).take(texts.indices)
+    columns["template"], columns["structure"], templates = _templates(rows.column("template"))
     columns["state"] = rows.column("state")
-    columns["state_bytes"] = pa.compute.binary_length(rows.column("state")).cast(pa.int64())
-    columns["fit_seconds"] = rows.column("fit_seconds")
+    columns |= _costs(rows, columns["rows"], job)
+    for name, kind in PROVENANCE.items():
+        known = name in rows.column_names
+        columns[name] = rows.column(name) if known else pa.nulls(rows.num_rows, kind)
+    columns |= {name: rows.column(name) for name in rows.column_names if name.startswith("sums_")}
     causes = Counter(
         _cause(reason, status)
         for reason, status in zip(
@@ -139,10 +151,40 @@ def assemble(
     )
     return Members(
         table=pa.table(columns).combine_chunks(),
-        templates=dict(zip(names, texts.dictionary.to_pylist(), strict=True)),
+        templates=templates,
         failures=dict(causes.most_common()),
         pooled=pooled,
     )
+
+
+def _templates(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, dict[str, str]]:
+    """Each row's template by id, its text on the first row that uses it, and all texts by id."""
+    encoded = column.unify_dictionaries().combine_chunks()
+    texts = encoded.dictionary
+    known = np.asarray(encoded.is_valid())
+    at = np.asarray(encoded.indices.fill_null(0))
+    used, first = np.unique(at[known], return_index=True)
+    rows = np.flatnonzero(known)[first]
+    templates = {template_id(text): text for text in texts.take(pa.array(used)).to_pylist()}
+    names: list[str | None] = [None] * len(texts)
+    for position, name in zip(used.tolist(), templates, strict=True):
+        names[position] = name
+    structure: list[str | None] = [None] * len(column)
+    for row, text in zip(rows.tolist(), templates.values(), strict=True):
+        structure[row] = text
+    ids = pa.array(names, pa.string()).take(encoded.indices)
+    return ids, pa.array(structure, pa.string()), templates
+
+
+def _costs(rows: pa.Table, count: pa.Array, job: FitJob) -> dict[str, Any]:
+    """What each member took and takes: seconds, bytes read and bytes kept."""
+    width = 8 * (job.features + 1 + job.timed)
+    return {
+        "fit_seconds": rows.column("fit_seconds"),
+        "core_seconds": rows.column("core_seconds"),
+        "data_bytes": pc.multiply(count, pa.scalar(width, pa.int64())),
+        "state_bytes": pc.binary_length(rows.column("state")).cast(pa.int64()),
+    }
 
 
 def template_id(template: str) -> str:

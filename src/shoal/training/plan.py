@@ -26,6 +26,8 @@ class Plan:
     Args:
         declaration: The model's declaration.
         source: The table it learns from.
+        target: What is known of the target; read from the table by default.
+        segments: The segments; read from the table by default.
 
     Attributes:
         task: ``regression`` or ``classification``.
@@ -38,7 +40,14 @@ class Plan:
         TrainingError: The data cannot train it.
     """
 
-    def __init__(self, declaration: ModelDeclaration, source: Source) -> None:
+    def __init__(
+        self,
+        declaration: ModelDeclaration,
+        source: Source,
+        *,
+        target: Target | None = None,
+        segments: Segments | None = None,
+    ) -> None:
         from sklearn.base import is_classifier
 
         self.declaration = declaration
@@ -46,7 +55,7 @@ class Plan:
         estimator = declaration.build()
         classifier = bool(is_classifier(estimator))
         self.task = "classification" if classifier else "regression"
-        self.target: Target = check_target(declaration, source, classifier=classifier)
+        self.target: Target = target or check_target(declaration, source, classifier=classifier)
         classes = len(self.target.classes or ())
         self._check_metric(classes)
         names = [f.name for f in source.features]
@@ -55,7 +64,7 @@ class Plan:
         if declaration.baseline.startswith("seasonal_naive:"):
             baseline = names.index(declaration.baseline.partition(":")[2])
         metrics = dict.fromkeys((declaration.metric, *_MEASURED[self.task]))
-        self.segments: Segments = find_segments(declaration, source)
+        self.segments: Segments = segments or find_segments(declaration, source)
         self.job = FitJob(
             build=partial(_placed, declaration, names) if named else declaration.build,
             features=len(names),

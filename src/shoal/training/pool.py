@@ -119,7 +119,7 @@ class Pool:
         self.close()
 
     def open(self, job: Path, rows: Path) -> None:
-        """Give all workers their job.
+        """Give all workers their job; workers of a job before it end.
 
         Args:
             job: A cloudpickled `FitJob`.
@@ -127,6 +127,9 @@ class Pool:
         """
         message = {"job": str(job), "rows": str(rows), "path": json.dumps(_paths())}
         self._opening = json.dumps(message).encode()
+        for worker in self._workers:
+            worker.pipe.close()
+        self._workers.clear()
         for _ in range(self.size):
             self._workers.append(self._start())
 

@@ -12,13 +12,13 @@ from shoal.errors import TrainingError
 from shoal.lake import Lake
 from shoal.models import ModelDeclaration, TrainedFleet
 from shoal.training.commit import commit_fleet
-from shoal.training.fitting import Progress, fit_many, fit_one
+from shoal.training.fitting import Fits, Progress, fit_many, fit_one
 from shoal.training.members import Members, assemble
 from shoal.training.plan import Plan
 from shoal.training.pool import Pool
 from shoal.training.source import open_source
 
-__all__ = ["train"]
+__all__ = ["finish", "libraries", "processors", "train"]
 
 
 def train(
@@ -28,6 +28,7 @@ def train(
     workers: int | None = None,
     progress: Progress | None = None,
     version: int | None = None,
+    reason: str = "",
 ) -> TrainedFleet:
     """Fit a model for every segment, and commit all members in one transaction.
 
@@ -42,6 +43,7 @@ def train(
         workers: Processes that fit; default one per processor.
         progress: Called with the numbers of fitted and of all segments.
         version: The table's version to read; default the newest.
+        reason: Why everything is fitted, for the report.
 
     Returns:
         What was trained, for tracking.
@@ -56,16 +58,27 @@ def train(
     source = open_source(declaration, lake, version)
     with tempfile.TemporaryDirectory(prefix="shoal-train-") as folder:
         if declaration.by:
-            with Pool(workers or _processors(), _libraries()) as pool:
+            with Pool(workers or processors(), libraries()) as pool:
                 plan = Plan(declaration, source)
-                fitted, groups, seconds = fit_many(plan, pool, Path(folder), progress)
+                fits = fit_many(plan, pool, Path(folder), progress)
         else:
             plan = Plan(declaration, source)
-            fitted, groups, seconds = fit_one(plan, Path(folder), progress)
-    members = assemble(declaration, plan.segments, fitted, groups, plan.job)
+            fits = fit_one(plan, Path(folder), progress)
+    return finish(plan, lake, fits, begun, reason)
+
+
+def finish(plan: Plan, lake: Lake, fits: Fits, begun: float, reason: str) -> TrainedFleet:
+    """Make members of what was fitted, and commit them.
+
+    Raises:
+        TrainingError: No segment has a model; nothing was committed.
+        Conflict: Another training of the model committed first; nothing was committed.
+    """
+    fitted, groups, seconds = fits
+    members = assemble(plan.declaration, plan.segments, fitted, groups, plan.job)
     if not any(used is not None for used in members.table.column("model_used").to_pylist()):
-        raise _nothing_fitted(declaration, members)
-    return commit_fleet(plan, lake, members, seconds, begun)
+        raise _nothing_fitted(plan.declaration, members)
+    return commit_fleet(plan, lake, members, seconds=seconds, begun=begun, reason=reason)
 
 
 def _nothing_fitted(declaration: ModelDeclaration, members: Members) -> TrainingError:
@@ -77,12 +90,14 @@ def _nothing_fitted(declaration: ModelDeclaration, members: Members) -> Training
     )
 
 
-def _libraries() -> list[str]:
+def libraries() -> list[str]:
+    """What workers import before their job comes."""
     loaded = [name for name in ("xgboost", "lightgbm") if name in sys.modules]
     return ["sklearn.pipeline", "sklearn.linear_model", "sklearn.preprocessing", *loaded]
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import os
 import sys
 import sysconfig
+from pathlib import Path
 from types import ModuleType
 
+import shoal
 from shoal.errors import TrainingError
 from shoal.models import ModelDeclaration
 from shoal.training.kernel import FitJob
 
-__all__ = ["pickled_job"]
+__all__ = ["is_own", "is_own_file", "pickled_job"]
 
 
 def pickled_job(job: FitJob, declaration: ModelDeclaration) -> bytes:
@@ -46,20 +49,32 @@ def _modules_by_value(declaration: ModelDeclaration) -> list[ModuleType]:
     A project's folder is on the import path only while its files are run, so the modules that
     they imported from it travel as well.
     """
-    paths = [sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")]
-    # Compared as text: there are some thousand modules.
-    installed = tuple(f"{path}{os.sep}" for path in paths)
     own = str(getattr(declaration.function, "__module__", None))
-    found = []
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not file or name == "__main__" or getattr(module, "__name__", None) != name:
-            continue
-        if file.startswith(installed) or name.partition(".")[0] == "shoal":
-            continue
-        if name == own or not _importable(name):
-            found.append(module)
-    return found
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if getattr(module, "__name__", None) == name
+        and is_own(module)
+        and (name == own or not _importable(name))
+    ]
+
+
+def is_own(module: ModuleType) -> bool:
+    """Whether a module is the person's own: a file, outside what is installed, not ``__main__``."""
+    file = getattr(module, "__file__", None)
+    return bool(file) and module.__name__ != "__main__" and is_own_file(str(file))
+
+
+def is_own_file(path: str) -> bool:
+    """Whether a source file is the person's own: neither installed nor Shoal's."""
+    return not path.startswith(_installed())
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    # Compared as text: there are some thousand modules.
+    paths = [sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return (*(f"{path}{os.sep}" for path in paths), f"{Path(shoal.__file__).parent}{os.sep}", "<")
 
 
 def _importable(name: str) -> bool:

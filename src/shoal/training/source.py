@@ -20,10 +20,22 @@ from shoal.training.kernel import TARGET, TIME
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Segments", "Source", "Target", "find_segments", "open_source", "sort_rows"]
+__all__ = [
+    "Segments",
+    "Source",
+    "Target",
+    "find_segments",
+    "has_new_labels",
+    "open_source",
+    "segments_of",
+    "sort_rows",
+]
 
 # More classes than this is a number that was given to a classifier.
 _MOST_CLASSES = 1000
+
+# More values than this are no filter for a file.
+_MOST_VALUES = 2000
 
 # What a missing moment is stored as: it sorts first.
 _NO_TIME = -(2**63)
@@ -38,16 +50,27 @@ class Source:
         version: Its version.
         schema: Its columns at that version.
         features: The model's feature columns.
+        keys: Values of key columns: only rows that have some of them count; None for all rows.
     """
 
     table: Table
     version: int
     schema: pa.Schema
     features: tuple[FeatureField, ...]
+    keys: pl.DataFrame | None = None
 
     def scan(self) -> pl.LazyFrame:
         """The rows of that version."""
-        return self.table.scan(self.version)
+        import polars as pl
+
+        frame = self.table.scan(self.version)
+        if self.keys is None:
+            return frame
+        for name in self.keys.columns:
+            values = self.keys[name].unique()
+            if len(values) <= _MOST_VALUES:  # this one the Parquet reader can use
+                frame = frame.filter(pl.col(name).is_in(values.implode(), nulls_equal=True))
+        return frame.join(self.keys.lazy(), on=self.keys.columns, how="semi", nulls_equal=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +220,18 @@ def check_target(declaration: ModelDeclaration, source: Source, *, classifier: b
     return Target(classes=classes, mean=0.0)
 
 
+def has_new_labels(declaration: ModelDeclaration, source: Source, target: Target) -> bool:
+    """Whether a classifier's target has values that are not among the known classes."""
+    import polars as pl
+
+    if target.classes is None:
+        return False
+    found = source.scan().select(pl.col(declaration.target).drop_nulls().unique()).collect()
+    labels = (v for v in found.to_series().to_list() if v == v)  # noqa: PLR0124  (NaN is no label)
+    known = set(target.classes)
+    return any((v if isinstance(v, str | bool | int) else _label(v)) not in known for v in labels)
+
+
 def _label(value: Any) -> str | int:
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -227,12 +262,24 @@ def find_segments(declaration: ModelDeclaration, source: Source) -> Segments:
             "rows: nearly every row is its own segment; is that an identifier column?",
             stacklevel=3,
         )
-    fields = [pa.field(name, _plain(source.schema.field(name).type)) for name in by]
+    return segments_of(source, counts.select(by), offsets)
+
+
+def segments_of(source: Source, keys: pl.DataFrame, offsets: np.ndarray[Any, Any]) -> Segments:
+    """Segments by the values of their key columns, in order.
+
+    Args:
+        source: The table.
+        keys: The ``by`` columns, one row per segment.
+        offsets: Row offsets.
+    """
+    names = keys.columns
+    fields = [pa.field(name, _plain(source.schema.field(name).type)) for name in names]
     values = pa.table(
-        {f.name: counts[f.name].to_arrow().cast(f.type) for f in fields}, pa.schema(fields)
+        {f.name: keys[f.name].to_arrow().cast(f.type) for f in fields}, pa.schema(fields)
     )
-    texts = zip(*(key_texts(values.column(name)).to_pylist() for name in by), strict=True)
-    return Segments(values=values, texts=list(texts) if by else [()], offsets=offsets)
+    texts = zip(*(key_texts(values.column(name)).to_pylist() for name in names), strict=True)
+    return Segments(values=values, texts=list(texts) if names else [()], offsets=offsets)
 
 
 def sort_rows(declaration: ModelDeclaration, source: Source, target: Target, file: Path) -> None:

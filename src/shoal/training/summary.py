@@ -31,6 +31,8 @@ def summarise(members: Members, job: FitJob, *, rows: int, fit_seconds: float) -
         "segments_ok": status.count("ok"),
         "segments_fallback": status.count("fallback"),
         "segments_failed": status.count("failed"),
+        "segments_fitted": table.column("origin_version").null_count,
+        "segments_carried": len(status) - table.column("origin_version").null_count,
         "rows": rows,
         "rows_train": _total(table, "rows_train"),
         "rows_holdout": _total(table, "rows_holdout"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from shoal.errors import ProjectError, ShoalError, TrackingError, nearest
 from shoal.project import Project, find_project
 from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
+from shoal.workspace.training import Scope, train_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -322,28 +323,39 @@ class Workspace:
         return reports
 
     def train(
-        self, names: Sequence[str] = (), *, force: bool = True, alias: str | None = "champion"
+        self,
+        names: Sequence[str] = (),
+        *,
+        everything: bool = False,
+        failed: bool = False,
+        segments: Sequence[str] = (),
+        alias: str | None = "champion",
     ) -> list[ModelReport]:
-        """Trains, tracks and registers models.
+        """Trains, tracks and registers models; fits only the segments that changed.
 
         Args:
             names: Which; all by default.
-            force: Also those that are not stale.
+            everything: Fit all segments.
+            failed: Also fit the members that failed in the last training.
+            segments: Fit these segments alone, such as ``UA,IAH``; of one model.
             alias: Alias that the new version gets, or None.
-        """
-        return [
-            self._train(declaration, "asked for", alias)
-            if force
-            else self._train_if_stale(declaration, alias)
-            for declaration in self.declared(names)
-        ]
 
-    def _train_if_stale(
-        self, declaration: ModelDeclaration, alias: str | None = "champion"
-    ) -> ModelReport:
+        Raises:
+            ProjectError: The project declares no such model, or segments of several are asked for.
+        """
+        chosen = self.declared(names)
+        if segments and (len(chosen) != 1 or everything):
+            raise ProjectError(
+                "Segments are those of one model, and not all.",
+                hint="shoal train MODEL --segment UA,IAH",
+            )
+        scope = Scope(everything=everything, failed=failed, segments=tuple(segments))
+        return [self._train(declaration, "asked for", alias, scope) for declaration in chosen]
+
+    def _train_if_stale(self, declaration: ModelDeclaration) -> ModelReport:
         plan = self._stale(declaration, set())
         if plan.stale:
-            return self._train(declaration, plan.reason, alias)
+            return self._train(declaration, plan.reason, "champion")
         champion = self._champion(declaration.name)
         return ModelReport(
             model=declaration.name,
@@ -354,49 +366,16 @@ class Workspace:
             metric=declaration.metric,
         )
 
-    def _train(self, declaration: ModelDeclaration, reason: str, alias: str | None) -> ModelReport:
-        import shutil
-
-        from shoal.tracking import run_context
-        from shoal.training import train
-
-        name = declaration.name
-        begun = time.perf_counter()
-        self.on_event("train", name, (0, 0))
-        try:
-            trained = train(
-                declaration,
-                self.lake,
-                workers=self.project.profile.workers,
-                progress=lambda done, total: self.on_event("train", name, (done, total)),
-            )
-            context = run_context(self.project.root, project=self.project.name)
-            version = self.tracker.record(trained, context, alias=alias)
-            # MLflow has its copy now; when it could not be reached, this one stays.
-            shutil.rmtree(trained.artifact, ignore_errors=True)
-        except ShoalError as error:
-            report = ModelReport(
-                model=name,
-                status="failed",
-                reason=reason,
-                seconds=time.perf_counter() - begun,
-                error=str(error),
-            )
-        else:
-            report = ModelReport(
-                model=name,
-                status="trained",
-                reason=reason,
-                version=version.version,
-                run_id=version.run_id,
-                table=trained.table,
-                table_version=trained.table_version,
-                metric=declaration.metric,
-                metrics=trained.metrics,
-                failures=trained.failures,
-                seconds=time.perf_counter() - begun,
-            )
-        self.on_event("train", name, report)
+    def _train(
+        self,
+        declaration: ModelDeclaration,
+        reason: str,
+        alias: str | None,
+        scope: Scope | None = None,
+    ) -> ModelReport:
+        self.on_event("train", declaration.name, (0, 0))
+        report = train_model(self, declaration, reason, alias, scope or Scope())
+        self.on_event("train", declaration.name, report)
         return report
 
     def score(self, refs: Sequence[str] = (), *, everything: bool = False) -> list[ScoreReport]:

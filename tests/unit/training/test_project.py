@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shoal.errors import ModelError
+from shoal.errors import ModelError, ProjectError
 from shoal.models import Fleet, collecting_models, model
 from shoal.training import train
+from shoal.training.fingerprint import member_fingerprint
+from shoal.training.source import open_source
 from shoal.workspace import Workspace
 
 HELPERS = """
@@ -86,6 +88,55 @@ def test_helpers_travel_to_the_workers_and_back_into_predictions(workspace) -> N
     assert (report.status, report.metrics["segments_ok"]) == ("trained", 6), report.error
     (scored,) = workspace.score(["price"])
     assert (scored.status, scored.rows, scored.fallbacks) == ("scored", 600, 0), scored.error
+
+
+def test_training_again_fits_what_changed_and_makes_no_run_for_nothing(workspace) -> None:
+    (first,) = workspace.train(["price"])
+    runs = len(workspace.tracker.runs())
+    (report,) = workspace.train(["price"], alias="challenger")
+    assert (report.status, report.version) == ("current", first.version), report.error
+    assert report.reason == "nothing changed since version 1"
+    assert len(workspace.tracker.runs()) == runs
+    assert workspace.tracker.resolve("price@challenger").version == 1
+    more = sales(12).set_column(2, "day", pa.array(range(600, 612)))
+    workspace.lake.table("gold.sales").append(more.filter(pa.compute.field("store") == "s3"))
+    (report,) = workspace.train(["price"])
+    assert report.reason == "asked for: 1 of 6 segments fitted, 5 carried over", report.error
+    assert (report.metrics["segments_carried"], report.version) == (5, 2)
+    assert workspace.tracker.resolve("price@champion").version == 2
+    (report,) = workspace.train(["price"], segments=["0,s1"])
+    assert report.reason == "asked for: 1 of 6 segments fitted, 5 carried over", report.error
+    (report,) = workspace.train(["price"], everything=True)
+    assert report.metrics["segments_fitted"] == 6
+    with pytest.raises(ProjectError, match="Segments are those of one model"):
+        workspace.train(segments=["0,s1"])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("chores.py", "alpha + 1", "alpha + 2"),
+        ("models/price.py", "ALPHA = 2.0", "ALPHA = 3.0"),
+        ("models/price.py", "np.sqrt(ALPHA)", "np.cbrt(ALPHA)"),
+    ],
+)
+def test_code_that_a_function_reaches_is_part_of_its_definition(workspace, file, old, new) -> None:
+    def printed() -> str:
+        with Workspace.open(workspace.project.root) as opened:
+            declaration = opened.models["price"]
+            return member_fingerprint(declaration, open_source(declaration, opened.lake, None))
+
+    before = printed()
+    assert printed() == before
+    path = workspace.project.root / file
+    text = path.read_text()
+    path.write_text(f"# moved down\n{text}")
+    assert printed() == before
+    path.write_text(text.replace(old, new))
+    sys.modules.pop("chores")
+    after = printed()
+    assert after[:16] != before[:16]
+    assert after[16:] == before[16:]
 
 
 def test_a_class_in_a_models_file_is_refused_by_name(workspace) -> None:

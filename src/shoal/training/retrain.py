@@ -1,0 +1,143 @@
+"""Training again: only what changed is fitted, the other members are carried over."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shoal.errors import TrainingError
+from shoal.lake import Lake
+from shoal.models import ModelDeclaration, TrainedFleet
+from shoal.training.base import Base, read_base
+from shoal.training.carry import Refit, compare, named_segments, touched_keys
+from shoal.training.fingerprint import member_fingerprint
+from shoal.training.fitting import Progress, refit
+from shoal.training.plan import Plan
+from shoal.training.pool import Pool
+from shoal.training.run import finish, libraries, processors, train
+from shoal.training.source import Source, has_new_labels, open_source
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["retrain"]
+
+
+def retrain(
+    declaration: ModelDeclaration,
+    lake: Lake,
+    *,
+    since: int,
+    failed: bool = False,
+    segments: Sequence[str] = (),
+    workers: int | None = None,
+    progress: Progress | None = None,
+    version: int | None = None,
+) -> TrainedFleet | None:
+    """Fit only what changed since an earlier training, and carry the other members over.
+
+    A segment is fitted again when files that the table gained or lost hold rows of it, and its
+    rows are not those that its member was fitted on (by their hash). Everything is fitted when the
+    definition, the code that it reaches or the libraries changed, or a class is new.
+
+    Args:
+        declaration: What to train.
+        lake: Where the table and the fleet table are.
+        since: The version of the fleet table that the earlier training made.
+        failed: Also fit the members that failed.
+        segments: Fit these alone, whether they changed or not; such as ``UA,IAH``.
+        workers: Processes that fit; default one per processor.
+        progress: Called with the numbers of fitted segments and of those to fit.
+        version: The table's version to read; default the newest.
+
+    Returns:
+        What was trained, for tracking; None when nothing had to be.
+
+    Raises:
+        TableNotFound: There is no such table.
+        ModelError: The declaration or its function is wrong.
+        TrainingError: The data cannot train it, or a segment does not exist; nothing was committed.
+        Conflict: Another training of the model committed first; nothing was committed.
+    """
+    begun = time.perf_counter()
+    if segments and not declaration.by:
+        raise TrainingError(f"Model {declaration.name!r} has no segments: it declares no by.")
+    source = open_source(declaration, lake, version)
+    all_of_it = partial(
+        train, declaration, lake, workers=workers, progress=progress, version=version
+    )
+    base = read_base(lake.table(f"shoal.fleet_{declaration.name}"), since)
+    why = _everything(declaration, source, base)
+    if base is None or why:
+        if segments:
+            raise TrainingError(
+                f"Model {declaration.name!r}: single segments cannot be fitted: {why}.",
+                hint=f"shoal train {declaration.name} --all",
+            )
+        return all_of_it(reason=f"all, {why}")
+    touched: pl.DataFrame | None
+    forced: set[str] | None = set()
+    if segments:
+        touched, forced = named_segments(declaration, source, segments), None
+    else:
+        touched = touched_keys(declaration, source, base)
+        if failed and declaration.by:
+            touched, forced = _with_failed(base, touched, declaration)
+    if touched is not None and not touched.height:
+        return None
+    if not declaration.by:
+        return all_of_it(reason="its rows changed")
+    part = source if touched is None else replace(source, keys=touched)
+    if has_new_labels(declaration, part, base.target):
+        return all_of_it(reason="all, a class is new")
+    with (
+        tempfile.TemporaryDirectory(prefix="shoal-train-") as folder,
+        Pool(workers or processors(), libraries()) as pool,
+    ):
+        work = compare(
+            declaration,
+            source,
+            base,
+            touched=touched,
+            forced=forced,
+            file=Path(folder) / "rows.arrow",
+        )
+        if not len(work.stale) and not work.gone:
+            return None
+        plan = Plan(declaration, source, target=base.target, segments=work.segments)
+        fits = refit(plan, base, work, pool, Path(folder), progress, checked=not segments)
+    return finish(plan, lake, fits, begun, _counts(work))
+
+
+def _everything(declaration: ModelDeclaration, source: Source, base: Base | None) -> str:
+    """Why no member can be carried over; empty when some can."""
+    if base is None:
+        return "the last training's members cannot be read"
+    now, before = member_fingerprint(declaration, source), base.segments["fingerprint"].unique()
+    if list(before) == [now]:
+        return ""
+    definition = now.partition("-")[0]
+    if all(text.partition("-")[0] == definition for text in before):
+        return "the libraries changed"
+    return "the definition changed"
+
+
+def _with_failed(
+    base: Base, touched: pl.DataFrame | None, declaration: ModelDeclaration
+) -> tuple[pl.DataFrame | None, set[str]]:
+    lost = base.segments.filter(base.segments["status"] == "failed")
+    if touched is not None:
+        values = lost.select(declaration.by).cast(dict(touched.schema))  # type: ignore[arg-type]
+        touched = touched.vstack(values).unique()
+    return touched, set(lost["segment"].to_list())
+
+
+def _counts(work: Refit) -> str:
+    fitted, carried = len(work.stale), len(work.keys) - len(work.stale)
+    gone = f", {work.gone:,} gone" if work.gone else ""
+    return f"{fitted:,} of {len(work.keys):,} segments fitted, {carried:,} carried over{gone}"

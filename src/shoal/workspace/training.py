@@ -1,0 +1,137 @@
+"""One model's training: fitted, tracked, registered, or found to be current."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shoal.errors import ShoalError
+from shoal.workspace.report import ModelReport
+
+if TYPE_CHECKING:
+    from shoal.models import ModelDeclaration, TrainedFleet
+    from shoal.tracking import ModelVersion
+    from shoal.workspace.workspace import Workspace
+
+__all__ = ["Scope", "train_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Which segments to fit; by default those that changed.
+
+    Attributes:
+        everything: All.
+        failed: Also those that failed.
+        segments: These alone.
+    """
+
+    everything: bool = False
+    failed: bool = False
+    segments: tuple[str, ...] = ()
+
+
+def train_model(
+    space: Workspace,
+    declaration: ModelDeclaration,
+    reason: str,
+    alias: str | None,
+    scope: Scope,
+) -> ModelReport:
+    """Trains one model on what changed since its newest registered version.
+
+    When nothing changed, nothing is fitted and no run is made; the alias goes to that version.
+
+    Args:
+        space: The workspace.
+        declaration: The model.
+        reason: Why it is trained.
+        alias: Alias that the version gets, or None.
+        scope: Which segments to fit.
+
+    Returns:
+        What was done; an error is a report, too.
+    """
+    from shoal.tracking import run_context
+
+    name, begun = declaration.name, time.perf_counter()
+    try:
+        last = None if scope.everything else _last(space, name)
+        trained = _fit(space, declaration, last, scope)
+        if trained is None:
+            assert last is not None
+            if alias is not None and alias not in last.aliases:
+                last = space.tracker.set_alias(name, alias, last.version)
+            return ModelReport(
+                model=name,
+                status="current",
+                reason=f"nothing changed since version {last.version}",
+                version=last.version,
+                run_id=last.run_id,
+                table=str(space.lake.name(declaration.table)),
+                metric=declaration.metric,
+                seconds=time.perf_counter() - begun,
+            )
+        context = run_context(space.project.root, project=space.project.name)
+        version = space.tracker.record(trained, context, alias=alias)
+        # MLflow has its copy now; when it could not be reached, this one stays.
+        shutil.rmtree(trained.artifact, ignore_errors=True)
+    except ShoalError as error:
+        return ModelReport(
+            model=name,
+            status="failed",
+            reason=reason,
+            seconds=time.perf_counter() - begun,
+            error=str(error),
+        )
+    return ModelReport(
+        model=name,
+        status="trained",
+        reason=f"{reason}: {trained.reason}" if trained.reason else reason,
+        version=version.version,
+        run_id=version.run_id,
+        table=trained.table,
+        table_version=trained.table_version,
+        metric=declaration.metric,
+        metrics=trained.metrics,
+        failures=trained.failures,
+        seconds=time.perf_counter() - begun,
+    )
+
+
+def _fit(
+    space: Workspace, declaration: ModelDeclaration, last: ModelVersion | None, scope: Scope
+) -> TrainedFleet | None:
+    from shoal.training import retrain, train
+
+    def progress(done: int, total: int) -> None:
+        space.on_event("train", declaration.name, (done, total))
+
+    workers = space.project.profile.workers
+    if last is None:
+        return train(declaration, space.lake, workers=workers, progress=progress)
+    return retrain(
+        declaration,
+        space.lake,
+        since=int(last.tags["shoal.members_version"]),
+        failed=scope.failed,
+        segments=scope.segments,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def _last(space: Workspace, name: str) -> ModelVersion | None:
+    """The newest registered version whose members lie in this lake; None when there is none."""
+    if name not in space.tracker.models():
+        return None
+    table = f"shoal.fleet_{name}"
+    if not space.lake.table(table).exists():
+        return None
+    for version in space.tracker.versions(name):
+        tags = version.tags
+        if tags.get("shoal.members_table") == table and tags.get("shoal.members_version"):
+            return version
+    return None

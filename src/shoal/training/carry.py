@@ -15,7 +15,8 @@ from shoal.models import ModelDeclaration
 from shoal.models.segments import segment_key
 from shoal.training.base import Base
 from shoal.training.kernel import read_rows, row_hashes
-from shoal.training.source import Segments, Source, find_segments, segments_of, sort_rows
+from shoal.training.sorting import sort_rows
+from shoal.training.source import Segments, Source, find_segments, segments_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -21,7 +21,8 @@ from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
 from shoal.training.pool import Pool, Task
 from shoal.training.ship import pickled_job
-from shoal.training.source import Segments, sort_rows
+from shoal.training.sorting import sort_rows
+from shoal.training.source import Segments
 
 __all__ = ["Fits", "Progress", "fit_many", "fit_one", "refit"]
 

@@ -1,10 +1,9 @@
-"""The training table at one version: checked, then as sorted rows in one memory-mapped file."""
+"""The training table at one version: checked, counted, and cut into segments."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from shoal.lake import Lake, Table
 from shoal.models import FeatureField, ModelDeclaration
 from shoal.models.columns import is_feature_type
 from shoal.models.segments import key_texts
-from shoal.training.kernel import TARGET, TIME
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,7 +26,6 @@ __all__ = [
     "has_new_labels",
     "open_source",
     "segments_of",
-    "sort_rows",
 ]
 
 # More classes than this is a number that was given to a classifier.
@@ -36,9 +33,6 @@ _MOST_CLASSES = 1000
 
 # More values than this are no filter for a file.
 _MOST_VALUES = 2000
-
-# What a missing moment is stored as: it sorts first.
-_NO_TIME = -(2**63)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,79 +274,6 @@ def segments_of(source: Source, keys: pl.DataFrame, offsets: np.ndarray[Any, Any
     )
     texts = zip(*(key_texts(values.column(name)).to_pylist() for name in names), strict=True)
     return Segments(values=values, texts=list(texts) if names else [()], offsets=offsets)
-
-
-def sort_rows(declaration: ModelDeclaration, source: Source, target: Target, file: Path) -> None:
-    """Write features, target and time, sorted by segment and time, as one Arrow file.
-
-    Rows of one moment keep the table's order. Without a time column the order inside a segment
-    is that of a seeded hash of the row, so that its last share is a random one.
-    """
-    import polars as pl
-
-    by, scan = list(declaration.by), source.scan()
-    nan = float("nan")
-    features = [
-        pl.col(f.name).cast(pl.Float64).fill_null(nan).alias(str(i))
-        for i, f in enumerate(source.features)
-    ]
-    goal = pl.col(declaration.target)
-    if target.classes is not None:
-        codes = {_original(v, source, declaration): float(i) for i, v in enumerate(target.classes)}
-        kind = scan.collect_schema()[declaration.target]
-        goal = goal.replace_strict(
-            pl.Series(list(codes), dtype=kind), pl.Series(list(codes.values())), default=nan
-        )
-    columns = [*features, goal.cast(pl.Float64).fill_null(nan).alias(TARGET)]
-    if declaration.time:
-        moment = pl.col(declaration.time)
-        kind = scan.collect_schema()[declaration.time]
-        if kind.is_temporal():
-            moment = moment.to_physical()
-        elif not kind.is_integer():
-            moment = moment.rank("dense")
-        columns.append(moment.cast(pl.Int64).fill_null(_NO_TIME).alias(TIME))
-        order = TIME
-    else:
-        used = [f.name for f in source.features] + [declaration.target]
-        columns.append(pl.struct(used).hash(declaration.seed).alias("order"))
-        order = "order"
-    if by:
-        # Segments by number: sorting long rows by text keys would take twice as long.
-        keys = [pl.col(name).alias(f"by{i}") for i, name in enumerate(by)]
-        names = [f"by{i}" for i in range(len(by))]
-        numbers = scan.select(keys).unique().sort(names).with_row_index("segment").collect()
-        rows = scan.select(*keys, *columns)
-        rows = rows.join(numbers.lazy(), on=names, how="left", nulls_equal=True).drop(names)
-        sorting = _one_key(scan.select(columns), order, len(numbers))
-        rows = rows.sort(sorting, maintain_order=True).drop("segment")
-    else:
-        rows = scan.select(columns).sort(order, maintain_order=True)
-    if not declaration.time:
-        rows = rows.drop("order")
-    rows.sink_ipc(file, compression="uncompressed")
-
-
-def _one_key(columns: pl.LazyFrame, order: str, segments: int) -> list[pl.Expr]:
-    """What to sort by: one number for segment and moment when it fits, which is twice as fast."""
-    import polars as pl
-
-    both = [pl.col("segment"), pl.col(order)]
-    if order != TIME:
-        return both
-    known = pl.col(TIME).filter(pl.col(TIME) != _NO_TIME)
-    least, most = columns.select(least=known.min(), most=known.max()).collect().row(0)
-    if least is None or (most - least + 2) * segments >= 2**62:
-        return both
-    # A missing moment is before all others.
-    moment = pl.max_horizontal(pl.col(TIME), pl.lit(least - 1)) - (least - 1)
-    return [pl.col("segment").cast(pl.Int64) * (most - least + 2) + moment]
-
-
-def _original(label: Any, source: Source, declaration: ModelDeclaration) -> Any:
-    # A whole float's label is an integer; the column holds the float.
-    kind = source.schema.field(declaration.target).type
-    return float(label) if pa.types.is_floating(kind) else label
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

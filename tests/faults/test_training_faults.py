@@ -1,6 +1,7 @@
 """Training loses a worker, or its person's patience."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from shoal.errors import TrainingError
 from shoal.lake import Lake
@@ -104,6 +105,91 @@ def test_when_every_fit_dies_nothing_is_committed(tmp_path) -> None:
         train(declare(Deadly), lake, workers=2)
     assert not lake.table("shoal.fleet_sales").exists()
     assert set(descendants(os.getpid())) <= before
+
+
+class Costly(Ridge):
+    """Takes too long, too much memory, or is killed, by the level of its targets."""
+
+    def fit(self, features, target):
+        level = round(float(target[: len(target) // 2].mean()), -3)
+        if level == 1000:
+            while True:  # as a fit that never converges
+                np.linalg.svd(features)
+        if level == 2000:
+            most = 1 << 33
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+            np.ones(1 << 31)
+        if level == 3000:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
+        return super().fit(features, target)
+
+
+def test_time_and_memory_cost_only_the_segments_that_took_too_much(tmp_path) -> None:
+    lake = lake_of(tmp_path, {7: 1000.0, 8: 2000.0, 33: 3000.0})
+    found = train(declare(Costly, timeout=1.0), lake, workers=2)
+    rows = lake.table("shoal.fleet_sales").scan().collect().to_dicts()
+    reasons = {r["segment"]: r["reason"] for r in rows if r["status"] == "failed"}
+    assert reasons == {
+        '["0","7"]': "worker stopped: the fit took longer than the model's timeout",
+        '["0","8"]': reasons['["0","8"]'],
+        '["3","33"]': "worker died (signal 9)",
+    }
+    assert "MemoryError" in reasons['["0","8"]']
+    assert (found.metrics["segments_ok"], found.metrics["segments_failed"]) == (37, 3)
+    assert found.failures[reasons['["3","33"]']] == 1
+    ok = [r for r in rows if r["status"] == "ok"]
+    assert all(r["core_seconds"] >= 0 and r["state_bytes"] > 0 for r in ok)
+    assert {r["data_bytes"] for r in rows if r["level"] == 0} == {60 * 2 * 8}
+    assert found.metrics["core_seconds"] == pytest.approx(sum(r["core_seconds"] or 0 for r in rows))
+    assert found.metrics["state_bytes"] == sum(r["state_bytes"] or 0 for r in rows)
+
+
+class NoGroups(Ridge):
+    """Fails on more rows than a segment has, and on the targets around 1000."""
+
+    def fit(self, features, target):
+        if len(target) > 60 or round(float(target.mean()), -3) == 1000:
+            raise ArithmeticError("too many")
+        return super().fit(features, target)
+
+
+@pytest.mark.parametrize(("baseline", "expected"), [("mean", None), ("seasonal_naive:x", 3.5)])
+def test_the_chain_ends_with_the_baseline(tmp_path, baseline, expected) -> None:
+    lake = lake_of(tmp_path, {7: 1000.0})
+    found = train(declare(NoGroups, baseline=baseline), lake, workers=1)
+    rows = {r["segment"]: r for r in lake.table("shoal.fleet_sales").scan().collect().to_dicts()}
+    lost = rows['["0","7"]']
+    assert (lost["status"], lost["model_used"], lost["uses"]) == ("failed", "baseline", "baseline")
+    assert rows["[]"]["reason"] == "ArithmeticError: too many"
+    assert rows['["0","6"]']["uses"] == "own"
+    what = "the mean of all targets" if baseline == "mean" else "the feature x"
+    assert rows["baseline"]["reason"] == what
+    given = pa.table({"region": [0, 0, 9], "store": [7, 6, 99], "x": [3.5] * 3})
+    explained = Fleet.open(found.artifact, modules=[__name__]).predict(given, explain=True)
+    assert explained["model_used"].to_pylist() == ["baseline", '["0","6"]', "baseline"]
+    mean = lake.table("gold.sales").scan().collect()["y"].mean()
+    assert explained["prediction"][0].as_py() == pytest.approx(expected or mean)
+
+
+class NoClasses(LogisticRegression):
+    def fit(self, features, target):
+        if len(target) > 60 or features[0, 0] > 90:
+            raise ArithmeticError("too many")
+        return super().fit(features, target)
+
+
+def test_the_baseline_of_classes_is_their_frequency(tmp_path) -> None:
+    random = np.random.default_rng(0)
+    store = np.repeat(np.arange(3), 60)
+    x = random.normal(size=180) + 100 * (store == 2)
+    label = np.where(random.random(180) < 0.7, "often", "rare")
+    lake = Lake(tmp_path)
+    lake.table("gold.sales").append(pa.table({"region": store, "store": store, "x": x, "y": label}))
+    found = train(declare(NoClasses, metric="accuracy"), lake, workers=1)
+    given = pa.table({"region": [2, 5], "store": [2, 5], "x": [100.0, 0.0]})
+    explained = Fleet.open(found.artifact, modules=[__name__]).predict(given, explain=True)
+    assert explained["model_used"].to_pylist() == ["baseline", "baseline"]
+    assert explained["prediction"].to_pylist() == ["often", "often"]
 
 
 def test_a_function_that_workers_cannot_load_is_an_error(tmp_path) -> None:

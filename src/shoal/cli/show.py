@@ -211,6 +211,12 @@ def models(reports: Sequence[ModelReport], out: Console) -> None:
     for report in reports:
         for cause, count in report.failures.items():
             out.print(f"[dim]fallback[/]  {report.model}: {count:,} segments: {cause}")
+        if failed := int(report.metrics.get("segments_failed", 0)):
+            ok = int(report.metrics.get("segments_ok", 0))
+            out.print(
+                f"[yellow]failed[/]  {report.model}: {ok:,} ok, {failed:,} failed; "
+                f"try these again: shoal train {report.model} --failed"
+            )
 
 
 def scores(reports: Sequence[ScoreReport], out: Console) -> None:

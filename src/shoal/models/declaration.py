@@ -45,6 +45,7 @@ class ModelDeclaration:
             The kept model is fitted on all rows, after it was measured on the holdout.
         min_rows: A segment with fewer training rows uses a fallback.
         seed: Seeds the split (without ``time``) and the fallback groups' samples.
+        timeout: Seconds that one segment may take, its measuring included; then it has failed.
         function: Returns the unfitted estimator.
         location: Where the function was declared, as ``file.py:12``.
     """
@@ -62,6 +63,7 @@ class ModelDeclaration:
     holdout: float = 0.2
     min_rows: int = 30
     seed: int = 0
+    timeout: float | None = None
     function: Callable[..., Any]
     location: str
 
@@ -82,6 +84,10 @@ class ModelDeclaration:
             raise ModelError(f"{where}: holdout is {self.holdout}; expected 0 <= holdout < 1.")
         if self.min_rows < 1:
             raise ModelError(f"{where}: min_rows is {self.min_rows}; expected 1 or more.")
+        if self.timeout is not None and (self.timeout <= 0 or not self.by):
+            raise ModelError(
+                f"{where}: timeout is {self.timeout}; expected seconds above 0, and by=."
+            )
         kind, _, column = self.baseline.partition(":")
         plain = kind in ("mean", "last") and not column
         if not plain and not (kind == "seasonal_naive" and column):
@@ -173,6 +179,7 @@ def model(
     holdout: float = 0.2,
     min_rows: int = 30,
     seed: int = 0,
+    timeout: float | None = None,
     name: str | None = None,
 ) -> Callable[[F], F]:
     """Declare a model over a function that returns an unfitted scikit-learn estimator.
@@ -196,6 +203,7 @@ def model(
         holdout: Share of each segment held out to measure it.
         min_rows: Segments with fewer training rows use a fallback.
         seed: Seeds everything random in the training.
+        timeout: Seconds that one segment may take; one that takes longer has failed.
         name: The model's name; default the function's.
 
     Returns:
@@ -220,6 +228,7 @@ def model(
             holdout=holdout,
             min_rows=min_rows,
             seed=seed,
+            timeout=timeout,
             function=function,
             location=_location(function),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import time
 import warnings
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class FitJob:
         min_rows: A segment with fewer training rows is not fitted.
         centre: A constant near the targets' mean.
         seed: Seeds the samples of fallback groups.
+        timeout: Seconds after which a segment's fits end this process; None never ends it.
         fast: Leave out scikit-learn's own checks of parameters and finiteness, which the kernel
             has made for the rows and the caller for the parameters.
     """
@@ -72,6 +74,7 @@ class FitJob:
     min_rows: int
     centre: float = 0.0
     seed: int = 0
+    timeout: float | None = None
     fast: bool = True
 
 
@@ -100,6 +103,9 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
         warnings.simplefilter("always")
         edges = zip(bounds[:-1].tolist(), bounds[1:].tolist(), dropped.tolist(), strict=True)
         for start, end, lost in edges:
+            if job.timeout:
+                # The signal's default action: it ends a fit wherever it is, also inside C.
+                signal.setitimer(signal.ITIMER_REAL, job.timeout)
             begun, used = time.perf_counter(), time.process_time()
             part = slice(start, end)
             fits.add(features[part], target[part], None if moments is None else moments[part], lost)
@@ -108,6 +114,8 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
             if seen:
                 fits.note(seen[0])
                 seen.clear()
+    if job.timeout:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return fits.batch(dropped).append_column("rows_hash", pa.array(hashes, pa.string()))
 
 

@@ -18,7 +18,10 @@ from shoal.models.segments import segment_key
 from shoal.training.kernel import FitJob
 from shoal.training.source import Segments
 
-__all__ = ["PROVENANCE", "Group", "Members", "assemble", "groups_of"]
+__all__ = ["BASELINE", "PROVENANCE", "Group", "Members", "assemble", "groups_of"]
+
+# The key of the member at the end of the chain of fallbacks.
+BASELINE = "baseline"
 
 # What a carried member brings from the training that fitted it; null in a member fitted now.
 PROVENANCE = {
@@ -127,6 +130,7 @@ def assemble(
     columns["level"] = pa.array(levels)
     columns["status"] = rows.column("status")
     columns["model_used"] = pa.array(used, pa.string())
+    columns["uses"] = pa.array(map(_uses, columns["segment"].to_pylist(), used), pa.string())
     for name in ("reason", "error"):
         columns[name] = rows.column(name)
     spans = [segments.offsets[[g.first, g.end]] for g, _ in groups]
@@ -197,7 +201,16 @@ def _fallback(text: tuple[str | None, ...], usable: set[str]) -> str | None:
         key = segment_key(text[:length])
         if key in usable:
             return key
-    return None
+    return BASELINE if BASELINE in usable else None
+
+
+def _uses(key: str, used: str | None) -> str | None:
+    """Whose model a member uses: its own, a group's, the global one, or the baseline."""
+    if used in (None, BASELINE):
+        return used
+    if used == key:
+        return "own"
+    return "global" if used == "[]" else "group"
 
 
 def _measure(

@@ -78,6 +78,7 @@ class Plan:
             min_rows=declaration.min_rows,
             centre=self.target.mean,
             seed=declaration.seed,
+            timeout=declaration.timeout,
         )
 
     def _check_metric(self, classes: int) -> None:

@@ -256,4 +256,6 @@ def _paths() -> list[str]:
 
 
 def _cause(code: int) -> str:
+    if code == -signal.SIGALRM:
+        return "stopped: the fit took longer than the model's timeout"
     return f"died (signal {-code})" if code < 0 else f"ended (exit code {code})"

@@ -11,6 +11,7 @@ from pathlib import Path
 from shoal.errors import TrainingError
 from shoal.lake import Lake
 from shoal.models import ModelDeclaration, TrainedFleet
+from shoal.training.baseline import baseline_member
 from shoal.training.commit import commit_fleet
 from shoal.training.fitting import Fits, Progress, fit_many, fit_one
 from shoal.training.members import Members, assemble
@@ -35,7 +36,7 @@ def train(
     Each segment is split by time, fitted on the earlier rows and measured on the later ones;
     the kept state is then fitted on all its rows. A segment that fails or has too few rows gets
     a row that says so and names its fallback: the group of its first key columns or the global
-    model, fitted on at most 200,000 of their rows.
+    model, fitted on at most 200,000 of their rows, or at last the baseline.
 
     Args:
         declaration: What to train.
@@ -78,6 +79,9 @@ def finish(plan: Plan, lake: Lake, fits: Fits, begun: float, reason: str) -> Tra
     members = assemble(plan.declaration, plan.segments, fitted, groups, plan.job)
     if not any(used is not None for used in members.table.column("model_used").to_pylist()):
         raise _nothing_fitted(plan.declaration, members)
+    if members.table.column("model_used").null_count:
+        chain = [*groups, baseline_member(plan)]
+        members = assemble(plan.declaration, plan.segments, fitted, chain, plan.job)
     return commit_fleet(plan, lake, members, seconds=seconds, begun=begun, reason=reason)
 
 

@@ -26,6 +26,8 @@ def summarise(members: Members, job: FitJob, *, rows: int, fit_seconds: float) -
     """
     table = members.table.filter(np.asarray(members.table.column("level")) == 0)
     status = table.column("status").to_pylist()
+    # What was carried over cost nothing this time.
+    now = members.table.filter(members.table.column("origin_version").is_null())
     found: dict[str, float] = {
         "segments": len(status),
         "segments_ok": status.count("ok"),
@@ -37,8 +39,15 @@ def summarise(members: Members, job: FitJob, *, rows: int, fit_seconds: float) -
         "rows_train": _total(table, "rows_train"),
         "rows_holdout": _total(table, "rows_holdout"),
         "rows_dropped": _total(table, "rows_dropped"),
-        "models_per_second": status.count("ok") / max(fit_seconds, 1e-9),
+        "models_per_second": sum(
+            s == "ok" and o is None
+            for s, o in zip(status, table.column("origin_version").to_pylist(), strict=True)
+        )
+        / max(fit_seconds, 1e-9),
         "fit_seconds": fit_seconds,
+        "core_seconds": _total(now, "core_seconds"),
+        "data_bytes": _total(now, "data_bytes"),
+        "state_bytes": _total(members.table, "state_bytes"),
     }
     for column, sums in members.pooled.items():
         metric = column if column in job.metrics else job.metric

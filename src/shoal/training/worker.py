@@ -45,6 +45,7 @@ def main() -> None:
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 for each in (control, woken, wake):
                     each.close()
                 _work(Connection(fds[0]))

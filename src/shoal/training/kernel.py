@@ -386,11 +386,11 @@ def _stack(scores: tuple[Array | None, ...]) -> Array | None:
 
 
 def _split(rows: int, moments: Array | None, share: float) -> int:
-    """How many rows to train on; rows of one moment are never on both sides."""
+    """How many rows to train on; rows of one moment are never on both sides, but all on this."""
     cut = rows - int(np.ceil(rows * share))
     if moments is None or cut in (0, rows):
         return cut
-    return int(np.searchsorted(moments, moments[cut], side="left"))
+    return int(np.searchsorted(moments, moments[cut], side="left")) or rows
 
 
 def _finite(predictions: Any) -> None:

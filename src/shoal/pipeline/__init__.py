@@ -19,7 +19,7 @@ from shoal.pipeline.expectations import (
     expect_or_fail,
 )
 from shoal.pipeline.graph import Graph, analyse
-from shoal.pipeline.load import load_sources, project_folder, run_source
+from shoal.pipeline.load import declaring, load_sources, project_folder, run_source
 from shoal.pipeline.local import arrow, pandas, polars, stream
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
 from shoal.pipeline.rlang import r
@@ -44,6 +44,7 @@ __all__ = [
     "arrow",
     "chosen",
     "decide",
+    "declaring",
     "expect",
     "expect_all",
     "expect_all_or_drop",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -140,7 +140,14 @@ class Graph:
         )
 
 
-def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None = None) -> Graph:
+def analyse(
+    registry: Registry,
+    *,
+    lake: Lake,
+    root: Path,
+    engine: Engine | None = None,
+    keep: Callable[[Mapping[TableName, frozenset[TableName]]], Collection[TableName]] | None = None,
+) -> Graph:
     """Calls the flows' functions for their plans, and checks the graph. Nothing is executed.
 
     Args:
@@ -148,6 +155,7 @@ def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None
         lake: Where tables that the graph does not declare may exist.
         root: Project folder.
         engine: Answers flows that ask for the columns of what they read.
+        keep: Gives, from what each dataset reads, the datasets to keep; None keeps all.
 
     Raises:
         PipelineError: A flow fails, reads itself or a name that does not exist, the graph has a
@@ -172,11 +180,14 @@ def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None
                     else f'Declare it: dp.create_streaming_table("{flow.target}")',
                 )
             queries[flow.target].append(resolver.query(flow))
+    edges = {n: frozenset(t for q in found for t in q.tables) for n, found in queries.items()}
+    kept = edges if keep is None else keep(edges)
     datasets = {
         name: checked_sink(dataset, root, lake, registry.datasets)
         if dataset.kind is Kind.SINK
         else dataset
         for name, dataset in registry.datasets.items()
+        if name in kept
     }
     nodes = {
         name: _node(dataset, tuple(queries[name]), datasets, lake)

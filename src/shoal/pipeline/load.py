@@ -17,6 +17,7 @@ from shoal.errors import EngineError, PipelineError, ProjectError, RetryableErro
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from types import ModuleType
 
     from pyspark.sql.connect.session import SparkSession
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from shoal.pipeline.registry import Registry
     from shoal.project import SourceFile
 
-__all__ = ["flow_error", "load_sources", "own_line", "project_folder", "run_source"]
+__all__ = ["declaring", "flow_error", "load_sources", "own_line", "project_folder", "run_source"]
 
 
 def load_sources(
@@ -48,19 +49,11 @@ def load_sources(
         PipelineError: A declaration is wrong.
         ProjectError: A file raises when it is imported.
     """
-    from pyspark.pipelines.block_session_mutations import block_session_mutations
-    from pyspark.pipelines.graph_element_registry import graph_element_registration_context
-
     from shoal.pipeline.registry import Registry
     from shoal.pipeline.rlang import load_r
 
     registry, scripts = Registry(lake, root, configuration), []
-    with (
-        project_folder(root),
-        graph_element_registration_context(registry),
-        _databricks_names(spark),
-        block_session_mutations(),
-    ):
+    with declaring(registry, spark, root):
         for file in files:
             if file.path.suffix == ".sql":
                 registry.register_sql(file.path.read_text(), Path(file.shown))
@@ -72,8 +65,29 @@ def load_sources(
     return registry
 
 
-def run_source(file: SourceFile, **names: object) -> None:
-    """Runs one Python file as a module of its own.
+@contextlib.contextmanager
+def declaring(registry: Registry, spark: SparkSession, root: Path) -> Iterator[None]:
+    """Lets what runs meanwhile declare datasets and flows, which the registry collects.
+
+    Args:
+        registry: It collects them.
+        spark: The session of Databricks' own functions.
+        root: Project folder; it is the current folder meanwhile.
+    """
+    from pyspark.pipelines.block_session_mutations import block_session_mutations
+    from pyspark.pipelines.graph_element_registry import graph_element_registration_context
+
+    with (
+        project_folder(root),
+        graph_element_registration_context(registry),
+        _databricks_names(spark),
+        block_session_mutations(),
+    ):
+        yield
+
+
+def run_source(file: SourceFile, **names: object) -> ModuleType:
+    """Runs one Python file as a module of its own, and gives the module.
 
     Args:
         file: The file.
@@ -107,6 +121,7 @@ def run_source(file: SourceFile, **names: object) -> None:
         ) from error
     finally:
         sys.modules.pop(name, None)
+    return module
 
 
 def _line(error: Exception, file: SourceFile) -> int:

@@ -156,6 +156,11 @@ def plan(
                     "reason": decision.reason,
                     "files": decision.files,
                     "rows": decision.rows,
+                    "inputs": {
+                        name: {"from": then, "to": now}
+                        for name, (then, now) in decision.inputs.items()
+                    },
+                    "diff": decision.edit,
                     "notes": decision.notes,
                 }
                 for decision in decisions

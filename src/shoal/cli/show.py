@@ -110,17 +110,22 @@ def figure(value: float | None) -> str:
 def plan(decisions: Sequence[Decision], models: Sequence[ModelPlan]) -> None:
     """Shows what a run would do."""
     out = console()
-    table = grid("Tables", "table", "kind", "refresh", "why", "files", right=["files"])
+    right = ["rows", "files"]
+    table = grid("Tables", "table", "kind", "refresh", "why", *right, right=right)
     for decision in decisions:
         table.add_row(
             str(decision.name),
             str(decision.kind),
             coloured(decision.action),
             decision.reason,
+            "" if decision.action == "none" else number(decision.rows),
             number(decision.files),
         )
     out.print(table)
     for decision in decisions:
+        if decision.edit:
+            out.print(f"[bold]changed[/]  {decision.name}")
+            out.print(*map(_edited, decision.edit.splitlines()), sep="\n")
         for note in decision.notes:
             out.print(f"[yellow]note[/]  {note}")
     if models:
@@ -129,6 +134,14 @@ def plan(decisions: Sequence[Decision], models: Sequence[ModelPlan]) -> None:
             word = "[green]yes[/]" if model.stale else "[dim]no[/]"
             table.add_row(model.model, model.table, word, model.reason)
         out.print(table)
+
+
+def _edited(line: str) -> str:
+    """One line of a unified diff, in its colour."""
+    from rich.markup import escape
+
+    colour = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
+    return f"  [{colour}]{escape(line)}[/]" if colour else f"  {escape(line)}"
 
 
 def run(report: RunReport) -> None:

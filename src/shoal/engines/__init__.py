@@ -12,6 +12,7 @@ from shoal.engines.fileschema import FileSchema, resolve_schema
 from shoal.engines.functions import describe
 from shoal.engines.linear import MARK, Shape
 from shoal.engines.listed import InputFile
+from shoal.engines.outline import outline
 from shoal.engines.plan import (
     ExecutionRefused,
     FileRead,
@@ -54,6 +55,7 @@ __all__ = [
     "input_plan",
     "loader_option",
     "marks",
+    "outline",
     "parse_sql",
     "plan_of",
     "put",

@@ -361,7 +361,7 @@ def fingerprint(plan: Plan) -> str:
         if name == "ExpressionCommon":
             fields.Clear()
         if name == "PythonUDF":
-            functions.append(_function_text(fields.command))
+            functions.append(function_text(fields.command))
             fields.command = b""
     digest = hashlib.sha256(copy.SerializeToString(deterministic=True))
     for text in functions:
@@ -369,7 +369,7 @@ def fingerprint(plan: Plan) -> str:
     return digest.hexdigest()
 
 
-def _function_text(command: bytes) -> str:
+def function_text(command: bytes) -> str:
     """A Python function by its code, constants and names (the pickled bytes vary by process)."""
     from pyspark import cloudpickle
 

@@ -40,6 +40,7 @@ class Progress:
         schemas: File sources whose columns were found, not declared: source to its schema.
         state: Name of the folder beside this document with the rows that the flow needs to go on
             from here (see `Table.new_state`); None when it needs none.
+        described: The texts of the definition, by what they are; for people.
     """
 
     flow: str
@@ -50,6 +51,7 @@ class Progress:
     offsets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     schemas: Mapping[str, str] = field(default_factory=dict)
     state: str | None = None
+    described: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def application(self) -> str:
@@ -105,6 +107,7 @@ def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
         offsets=newest.get("offsets", {}),
         schemas=newest.get("schemas", {}),
         state=newest.get("state"),
+        described=next((part["described"] for part in chain if "described" in part), {}),
     )
 
 
@@ -163,7 +166,7 @@ def _as_json(before: Progress, after: Progress, *, whole: bool) -> dict[str, Any
         if whole
         else {path: mark for path, mark in after.files.items() if before.files.get(path) != mark}
     )
-    return {
+    document = {
         "whole": whole,
         "after": before.number,
         "files": dict(files),
@@ -173,3 +176,6 @@ def _as_json(before: Progress, after: Progress, *, whole: bool) -> dict[str, Any
         "schemas": dict(after.schemas),
         "state": after.state,
     }
+    if whole or after.described != before.described:
+        document["described"] = dict(after.described)
+    return document

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from shoal.pipeline.definitions import Kind
 from shoal.pipeline.deliver import decide_sink
-from shoal.pipeline.streams import decide_stream
+from shoal.pipeline.explain import edit
+from shoal.pipeline.streams import decide_stream, only_new_rows
 from shoal.pipeline.views import decide_view, view_follows
-from shoal.pipeline.work import Decision, Pins
+from shoal.pipeline.work import Decision, Pins, definition, expand
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from shoal.lake import TableName
-    from shoal.pipeline.graph import Graph, Node
+    from shoal.pipeline.graph import Graph, Node, Query
 
 __all__ = ["decide"]
 
@@ -52,12 +53,28 @@ def decide(
     if following:
         streams = node.dataset.kind is Kind.STREAMING_TABLE
         goes_on = streams or view_follows(node, graph, pins, inputs & changing)
+        changed, edited = _edited(node, graph, pins)
+        reason = "its definition changed, " if changed and not streams else ""
         return Decision(
             name=node.name,
             kind=node.dataset.kind,
             action="incremental" if goes_on else "full",
-            reason=f"follows {', '.join(following)}",
+            reason=f"{reason}follows {', '.join(following)}",
+            notes=tuple(map(only_new_rows, changed)) if streams else (),
+            edit=edited,
         )
     if node.dataset.kind is Kind.MATERIALIZED_VIEW:
         return decide_view(node, graph, pins, root, full=full, exists=exists)
     return decide_stream(node, graph, pins, root, full=full, exists=exists)
+
+
+def _edited(node: Node, graph: Graph, pins: Pins) -> tuple[list[Query], str]:
+    """The flows that are not as they were when they last wrote, and how they differ."""
+    found, edits = [], []
+    table = pins.lake.table(node.name)
+    for query in node.queries:
+        before = table.progress(query.flow.name)
+        if before.definition not in (None, definition(node, query, expand(query, graph)[2])):
+            found.append(query)
+            edits.append(edit(node, query, graph, before))
+    return found, "\n".join(text for text in edits if text)

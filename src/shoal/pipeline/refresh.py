@@ -16,6 +16,7 @@ from shoal.pipeline.damaged import damaged
 from shoal.pipeline.definitions import Dataset, Kind
 from shoal.pipeline.deliver import begin, end, hand_over
 from shoal.pipeline.expectations import Action, Expectation
+from shoal.pipeline.explain import described
 from shoal.pipeline.frames import Place, build
 from shoal.pipeline.graph import Graph, Node
 from shoal.pipeline.load import flow_error
@@ -200,6 +201,7 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
                 offsets=work.offsets,
                 schemas=work.schemas,
                 state=built.state,
+                described=described(place.node, work.query, place.graph),
             ),
         )
     )

@@ -9,6 +9,7 @@ from shoal.engines import FileRead, InputFile, resolve_schema
 from shoal.errors import PipelineError
 from shoal.lake import Progress, TableName
 from shoal.pipeline.backlogs import backlogs
+from shoal.pipeline.explain import edit, moves
 from shoal.pipeline.sinks import kept_in, progress_name
 from shoal.pipeline.sources import list_files, new_files, source_name
 from shoal.pipeline.work import Action, Decision, FlowWork, Input, Pins, definition, expand, placed
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from shoal.pipeline.graph import Graph, Node, Query
 
-__all__ = ["decide_stream"]
+__all__ = ["decide_stream", "only_new_rows"]
 
 
 def decide_stream(
@@ -28,6 +29,7 @@ def decide_stream(
     """What a streaming table needs now; see `decide`."""
     news = [_flow_news(node, query, graph, pins, root, full=full) for query in node.queries]
     files, messages = (sum(new.files for new in news), sum(new.messages for new in news))
+    inputs = {name: move for new in news for name, move in new.inputs.items()}
     action: Action
     if full or not exists:
         action, reason = "full", "full refresh asked for" if full and exists else "the table is new"
@@ -35,6 +37,8 @@ def decide_stream(
             reason += f", {messages:,} message{'' if messages == 1 else 's'}"
     elif any(new.work.new for new in news):
         action, reason = "incremental", _counted(files, messages)
+        if inputs:
+            reason += f", {moves(inputs)}"
     else:
         action, reason = "none", "nothing new"
     rows = [new.rows for new in news if new.rows is not None]
@@ -46,8 +50,15 @@ def decide_stream(
         files=files,
         rows=sum(rows) if len(rows) == len(news) else None,
         notes=tuple(note for new in news for note in new.notes),
+        inputs=inputs,
+        edit="\n".join(new.edit for new in news if new.edit),
         work=tuple(new.work for new in news),
     )
+
+
+def only_new_rows(query: Query) -> str:
+    """What a person should know of a stream whose definition changed."""
+    return f"{query.flow.location} changed: only new rows follow the new definition"
 
 
 def _counted(files: int, messages: int) -> str:
@@ -62,6 +73,8 @@ class _News:
     """What is new for one streaming flow; ``rows`` is None where only reading would tell."""
 
     work: FlowWork
+    inputs: Mapping[str, tuple[int | None, int]]
+    edit: str
     files: int
     messages: int
     rows: int | None
@@ -82,16 +95,22 @@ def _flow_news(
             "kept of earlier events does not fit any more.",
             hint=f"Merge them again from the start: shoal run --full-refresh {node.name}",
         )
+    edited = ""
     if start.definition not in (None, defined):
-        notes.append(f"{query.flow.location} changed: only new rows follow the new definition")
+        edited = edit(node, query, graph, start)
+        notes.append(only_new_rows(query))
     count, rows = 0, 0
+    news: dict[str, tuple[int | None, int]] = {}
     inputs: dict[TableName, Input] = {}
     for name, streaming in tables.items():
         inputs[name] = given = _table_input(node, query, name, streaming, start, pins)
         if streaming and given.changes is not None:
             count += len(given.changes.files)
             rows += given.changes.rows
+            if given.changes.files:
+                news[str(name)] = (start.versions[str(name)][1], given.version)
         elif streaming:
+            news[str(name)] = (None, given.version)
             more, number, _ = pins.lake.table(name).size(given.version)
             count += number
             rows += more
@@ -127,6 +146,8 @@ def _flow_news(
     )
     return _News(
         work=work,
+        inputs=news,
+        edit=edited,
         files=count + arrived,
         messages=arriving.count,
         rows=None if arrived else rows + arriving.count,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.lake import last_writers
 from shoal.pipeline.backlogs import backlogs
+from shoal.pipeline.explain import edit, moves
 from shoal.pipeline.increment import Increment, following, follows
 from shoal.pipeline.sources import list_files
 from shoal.pipeline.work import Decision, FlowWork, Input, Pins, definition, expand, placed
@@ -35,6 +36,9 @@ def decide_view(
     marks = {file.path: [file.size, file.modified] for group in files.values() for file in group}
     versions = {str(name): (given.id, given.version) for name, given in inputs.items()}
     moved = sorted(n for n, value in versions.items() if before.versions.get(n) != value)
+    news = {name: (_seen(before, name, versions[name]), versions[name][1]) for name in moved}
+    changed = before.definition not in (None, defined)
+    edited = edit(node, query, graph, before) if changed else ""
     if full:
         reason = "full refresh asked for"
     elif not exists or before.number < 0:
@@ -42,7 +46,7 @@ def decide_view(
     elif before.definition != defined:
         reason = "its definition changed"
     elif moved or set(versions) != set(before.versions):
-        reason = f"new version of {', '.join(moved) or 'its inputs'}"
+        reason = moves(news) or "its inputs changed"
     elif marks != dict(before.files):
         reason = "its input files changed"
     elif not (reason := _outdated(pins.lake.table(node.name), before, arriving.offsets)):
@@ -86,18 +90,27 @@ def decide_view(
             reason=reason,
             files=increment.files,
             rows=increment.rows,
+            inputs=news,
             work=(work,),
         )
-    rows = sum(pins.lake.table(name).size(given.version)[0] for name, given in inputs.items())
+    sizes = [pins.lake.table(name).size(given.version) for name, given in inputs.items()]
     return Decision(
         name=node.name,
         kind=node.dataset.kind,
         action="full",
         reason=reason,
-        files=len(marks),
-        rows=None if marks else rows,
+        files=len(marks) + sum(files for _, files, _ in sizes),
+        rows=None if marks else sum(rows for rows, _, _ in sizes),
+        inputs=news,
+        edit=edited,
         work=(work,),
     )
+
+
+def _seen(before: Progress, name: str, now: tuple[str, int]) -> int | None:
+    """The version of an input that the view saw last; None when it never saw this table."""
+    seen = before.versions.get(name)
+    return seen[1] if seen is not None and seen[0] == now[0] else None
 
 
 def view_follows(node: Node, graph: Graph, pins: Pins, changing: frozenset[TableName]) -> bool:

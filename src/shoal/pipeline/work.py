@@ -110,6 +110,9 @@ class Decision:
         files: Files to read.
         rows: Rows to read where the log tells, else None.
         notes: What was left alone, and why.
+        inputs: Input tables with a version that the table has not seen: that which it saw last
+            (None when it never read it) and that which it reads now.
+        edit: Unified diff of its definition, where that changed.
         work: The flows' inputs; empty where an input will only be known during the run.
     """
 
@@ -120,6 +123,8 @@ class Decision:
     files: int = 0
     rows: int | None = None
     notes: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[int | None, int]] = field(default_factory=dict)
+    edit: str = ""
     work: tuple[FlowWork, ...] = field(default=(), compare=False, repr=False)
 
 

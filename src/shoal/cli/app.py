@@ -20,8 +20,8 @@ from shoal.errors import ShoalError
 __all__ = ["cli", "command", "main"]
 
 
-_ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "tables", "history", "sql"]
-_ORDER += ["diff", "restore", "clone", "optimize", "vacuum", "checks", "version"]
+_ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "tables", "history", "events"]
+_ORDER += ["quality", "sql", "diff", "restore", "clone", "optimize", "vacuum", "checks", "version"]
 
 
 class _Ordered(click.Group):
@@ -103,4 +103,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(141)
 
 
-from shoal.cli import lake, maintain, models, pipeline, project  # noqa: E402, F401  (they register commands)
+from shoal.cli import events, lake, maintain, models, pipeline, project  # noqa: E402, F401  (they register commands)

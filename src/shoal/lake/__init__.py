@@ -12,7 +12,7 @@ from shoal.lake.clone import Cloned, clone
 from shoal.lake.diff import Change, Difference, diff
 from shoal.lake.disk import disk_error
 from shoal.lake.lake import Lake
-from shoal.lake.log import last_writers
+from shoal.lake.log import commit_infos, last_writers
 from shoal.lake.names import TableName
 from shoal.lake.optimize import Optimized, optimize, small_files
 from shoal.lake.progress import Progress
@@ -44,6 +44,7 @@ __all__ = [
     "abandoned",
     "check",
     "clone",
+    "commit_infos",
     "delta_schema",
     "diff",
     "disk_error",

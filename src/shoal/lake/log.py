@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deltalake import PostCommitHookProperties
 
-__all__ = ["checkpoints", "commits", "last_writers", "log_kept", "log_versions"]
+    from shoal.lake.table import Table
+
+__all__ = ["checkpoints", "commit_infos", "commits", "last_writers", "log_kept", "log_versions"]
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
@@ -48,6 +50,22 @@ def commits(table_path: str, *, newest_first: bool = False) -> Iterator[tuple[in
     for version in reversed(versions) if newest_first else versions:
         text = (Path(table_path) / "_delta_log" / f"{version:020}.json").read_text()
         yield version, [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def commit_infos(table: Table, since: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Versions and what their commits say of themselves, newest first.
+
+    Args:
+        table: A table that exists.
+        since: Down to this moment, in ms since 1970.
+    """
+    for version, actions in commits(table.path, newest_first=True):
+        info: dict[str, Any] = next(
+            (action["commitInfo"] for action in actions if "commitInfo" in action), {}
+        )
+        if info.get("timestamp", 0) < since:
+            return
+        yield version, info
 
 
 def last_writers(table_path: str) -> tuple[int, frozenset[str]] | None:

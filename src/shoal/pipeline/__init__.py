@@ -19,14 +19,16 @@ from shoal.pipeline.expectations import (
     expect_or_fail,
 )
 from shoal.pipeline.graph import Graph, analyse
+from shoal.pipeline.journal import EVENTS, EXPECTATIONS
 from shoal.pipeline.load import declaring, load_sources, project_folder, run_source
 from shoal.pipeline.local import arrow, pandas, polars, stream
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
 from shoal.pipeline.rlang import r
-from shoal.pipeline.run import EXPECTATIONS, RunOptions, plan_run, run_graph
+from shoal.pipeline.run import RunOptions, plan_run, run_graph
 from shoal.pipeline.work import Decision
 
 __all__ = [
+    "EVENTS",
     "EXPECTATIONS",
     "Cdc",
     "Dataset",

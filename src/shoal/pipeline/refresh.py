@@ -19,6 +19,7 @@ from shoal.pipeline.expectations import Action, Expectation
 from shoal.pipeline.explain import described
 from shoal.pipeline.frames import Place, build
 from shoal.pipeline.graph import Graph, Node
+from shoal.pipeline.journal import metadata
 from shoal.pipeline.load import flow_error
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
 from shoal.pipeline.sinks import kept_in
@@ -48,6 +49,7 @@ class _Output:
     schemas: list[Any] = field(default_factory=list)
     counts: list[ExpectationCount] = field(default_factory=list)
     progress: list[tuple[Progress, Progress]] = field(default_factory=list)
+    rows: int = 0
     rescued: int = 0
     dropped: int = 0
     overwrite: bool = False
@@ -115,7 +117,7 @@ def refresh(
             )
         if stopped():
             raise KeyboardInterrupt
-        rows = sum(file.rows for file in output.files)
+        output.rows = sum(file.rows for file in output.files)
         if node.dataset.kind is Kind.SINK and output.schemas:
             _deliver(node, table, output, engine, Path(folder))
         if full or output.files or output.progress:
@@ -128,7 +130,7 @@ def refresh(
         Status.REFRESHED,
         start,
         version=version,
-        rows=rows,
+        rows=output.rows,
         dropped=output.dropped,
         rescued=output.rescued,
         expectations=tuple(output.counts),
@@ -332,7 +334,7 @@ def _commit(
         comment=dataset.comment,
         properties=dataset.properties,
         metadata={
-            "shoal.run": run_id,
+            **metadata(run_id, output.rows, output.counts),
             "shoal.kind": str(dataset.kind),
             "shoal.key": row_key(node),
             "shoal.refresh": "full" if full else "incremental",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import threading
-import uuid
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from shoal.errors import ExpectationFailed, RetryableError, ShoalError
 from shoal.lake import TableName, disk_error
 from shoal.pipeline.decide import decide
 from shoal.pipeline.graph import Graph
+from shoal.pipeline.journal import Journal
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
 from shoal.pipeline.precheck import check_changed
 from shoal.pipeline.refresh import refresh
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
     from shoal.engines import Engine
     from shoal.lake import Lake
 
-__all__ = ["EXPECTATIONS", "RunOptions", "plan_run", "run_graph"]
+__all__ = ["RunOptions", "plan_run", "run_graph"]
 
-EXPECTATIONS = "shoal.expectations"
 _SIDE_BY_SIDE = 4
 
 
@@ -82,8 +80,8 @@ def run_graph(
 ) -> list[Refresh]:
     """Refreshes the tables and gives one result each, in the order in which they ended.
 
-    A table that fails does not stop those that do not read it. The expectations' counts are
-    appended to the table ``shoal.expectations``.
+    A table that fails does not stop those that do not read it. What happened is appended to the
+    tables ``shoal.events`` and ``shoal.expectations``.
 
     Args:
         graph: What to run.
@@ -100,8 +98,8 @@ def run_graph(
             exist; nothing was written.
         KeyboardInterrupt: The run was stopped; each table is at a whole version.
     """
-    run = _Run(graph, engine, lake, root, options, on_start, on_done)
-    with lake.writing():
+    with lake.writing(), Journal(lake, graph) as journal:
+        run = _Run(graph, engine, lake, root, options, journal, on_start, on_done)
         check_changed(graph, lake, options.only)
         run.go()
     return list(run.results.values())
@@ -117,12 +115,13 @@ class _Run:
         lake: Lake,
         root: Path,
         options: RunOptions,
+        journal: Journal,
         on_start: Callable[[TableName], None] | None,
         on_done: Callable[[Refresh], None] | None,
     ) -> None:
         self.graph, self.engine, self.lake, self.root = graph, engine, lake, root
         self.options, self.on_start, self.on_done = options, on_start, on_done
-        self.id = uuid.uuid4().hex
+        self.journal = journal
         self.pins = Pins(lake)
         self.results: dict[TableName, Refresh] = {}
         self.stop = threading.Event()
@@ -148,10 +147,14 @@ class _Run:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            _record(self.lake, self.id, self.results)
 
     def table(self, name: TableName) -> Refresh:
         """Refreshes one table; errors that a user can mend become its result."""
+        result = self._refresh(name)
+        self.journal.done(result)
+        return result
+
+    def _refresh(self, name: TableName) -> Refresh:
         graph, node = self.graph, self.graph.nodes[name]
         blocked = [up for up in graph.stored_inputs(node) if _failed(self.results.get(up))]
         if blocked:
@@ -161,13 +164,15 @@ class _Run:
         full = name in self.options.full
         try:
             decision = decide(node, graph, self.pins, self.root, full=full)
+            if decision.action != "none":
+                self.journal.writes()
             done = refresh(
                 node,
                 decision,
                 graph,
                 self.engine,
                 self.lake,
-                run_id=self.id,
+                run_id=self.journal.id,
                 stopped=self.stop.is_set,
             )
         except ExpectationFailed as error:
@@ -194,41 +199,3 @@ def _ended(graph: Graph, name: TableName, status: Status, error: str) -> Refresh
         reason=str(status),
         error=error,
     )
-
-
-def _record(lake: Lake, run_id: str, results: dict[TableName, Refresh]) -> None:
-    """Appends the expectations' counts; a run that checked nothing appends nothing."""
-    import pyarrow as pa
-
-    now = dt.datetime.now(dt.UTC)
-    rows = [
-        {
-            "run_id": run_id,
-            "at": now,
-            "dataset": str(result.name),
-            "version": result.version,
-            "expectation": count.expectation.name,
-            "condition": count.expectation.condition,
-            "action": count.expectation.action,
-            "passed": count.passed,
-            "failed": count.failed,
-        }
-        for result in results.values()
-        for count in result.expectations
-    ]
-    if not rows:
-        return
-    schema = pa.schema(
-        [
-            ("run_id", pa.string()),
-            ("at", pa.timestamp("us", tz="UTC")),
-            ("dataset", pa.string()),
-            ("version", pa.int64()),
-            ("expectation", pa.string()),
-            ("condition", pa.string()),
-            ("action", pa.string()),
-            ("passed", pa.int64()),
-            ("failed", pa.int64()),
-        ]
-    )
-    lake.table(EXPECTATIONS).append(pa.Table.from_pylist(rows, schema=schema))

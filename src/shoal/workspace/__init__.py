@@ -4,6 +4,7 @@ The rooms below meet through durable things only (a table at a version, a regist
 is where one hands over to the next.
 """
 
+from shoal.workspace.events import Quality
 from shoal.workspace.maintain import Maintenance
 from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
 from shoal.workspace.workspace import Workspace
@@ -12,6 +13,7 @@ __all__ = [
     "Maintenance",
     "ModelPlan",
     "ModelReport",
+    "Quality",
     "RunReport",
     "ScoreReport",
     "TableReport",

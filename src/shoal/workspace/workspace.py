@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shoal.pipeline import Decision, Graph, Refresh, RunOptions
     from shoal.serving import ServedModels
     from shoal.tracking import ModelVersion, Tracker
+    from shoal.workspace.events import Quality
     from shoal.workspace.maintain import Maintenance
 
 __all__ = ["Workspace"]
@@ -428,6 +429,33 @@ class Workspace:
         from shoal.workspace.query import run_query
 
         return run_query(query, self.engine, self.lake, limit=limit)
+
+    def events(
+        self,
+        table: str | None = None,
+        *,
+        run: str | None = None,
+        level: str = "INFO",
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """What happened in runs, the newest last; see `shoal.workspace.events`.
+
+        Raises:
+            TableNotFound: No run was taken down yet, none has this id, or none had this table.
+        """
+        from shoal.workspace.events import events
+
+        return events(self.lake, table=table, run=run, level=level, limit=limit)
+
+    def quality(self, table: str | None = None, *, last: int = 10) -> list[Quality]:
+        """How many rows met the expectations, over the runs; see `shoal.workspace.events`.
+
+        Raises:
+            TableNotFound: No run has checked an expectation yet, or none of this table.
+        """
+        from shoal.workspace.events import quality
+
+        return quality(self.lake, table=table, last=last)
 
     def served(self, refs: Sequence[str] = ()) -> ServedModels:
         """The registered models, opened for serving; the champions by default.

@@ -70,7 +70,7 @@ def test_files_get_each_row_once(project, tmp_path, kind) -> None:
     assert project.ok()["default.out"].rows == 1
     assert delivered(out, kind) == [1, 2, 3]
     assert [path.name for path in out.iterdir() if path.name.startswith("_")] == []
-    assert [table.name for table in project.lake.tables()] == ["bronze.events"]
+    assert list(project.versions()) == ["bronze.events"]
     ledger = project.storage / "_shoal" / "sinks" / "default.out"
     assert len(list(ledger.rglob("*.parquet"))) == 1
 

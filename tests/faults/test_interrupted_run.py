@@ -88,6 +88,7 @@ def test_an_interrupt_leaves_whole_versions_and_the_next_run_completes(project):
     assert status == 130, told
     assert "run again" in told
     assert not (project / "lake/gold/total").exists()
+    assert "interrupted" in pl.read_delta(str(project / "lake/shoal/events"))["details"][-1]
     complete(project, 1)
 
 

@@ -21,7 +21,8 @@ __all__ = ["cli", "command", "main"]
 
 
 _ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "tables", "history", "events"]
-_ORDER += ["quality", "sql", "diff", "restore", "clone", "optimize", "vacuum", "checks", "version"]
+_ORDER += ["quality", "sql", "lineage", "diff", "restore", "clone", "optimize", "vacuum"]
+_ORDER += ["checks", "version"]
 
 
 class _Ordered(click.Group):
@@ -103,4 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(141)
 
 
-from shoal.cli import events, lake, maintain, models, pipeline, project  # noqa: E402, F401  (they register commands)
+from shoal.cli import (  # noqa: E402  (they register commands)
+    events,  # noqa: F401
+    lake,  # noqa: F401
+    lineage,  # noqa: F401
+    maintain,  # noqa: F401
+    models,  # noqa: F401
+    pipeline,  # noqa: F401
+    project,  # noqa: F401
+)

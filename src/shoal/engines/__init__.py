@@ -6,6 +6,7 @@ and each read can be replaced: by one version of a Delta table, or by just the n
 """
 
 from shoal.engines.algebra import Algebra, Grouping, marks, put
+from shoal.engines.columns import ColumnSources, Origin, leaf, trace
 from shoal.engines.fileoptions import byte_count, check_options, loader_option
 from shoal.engines.files import read_files
 from shoal.engines.fileschema import FileSchema, resolve_schema
@@ -35,6 +36,7 @@ from shoal.engines.streaming import stateful_operator
 __all__ = [
     "MARK",
     "Algebra",
+    "ColumnSources",
     "Engine",
     "ExecutionRefused",
     "FileRead",
@@ -42,6 +44,7 @@ __all__ = [
     "Grouping",
     "InputFile",
     "KafkaRead",
+    "Origin",
     "Read",
     "Shape",
     "SqlTable",
@@ -53,6 +56,7 @@ __all__ = [
     "describe",
     "fingerprint",
     "input_plan",
+    "leaf",
     "loader_option",
     "marks",
     "outline",
@@ -66,5 +70,6 @@ __all__ = [
     "rewrite",
     "sql_tables",
     "stateful_operator",
+    "trace",
     "version_relation",
 ]

@@ -20,6 +20,7 @@ from shoal.pipeline.expectations import (
 )
 from shoal.pipeline.graph import Graph, analyse
 from shoal.pipeline.journal import EVENTS, EXPECTATIONS
+from shoal.pipeline.lineage import LINEAGE, Edge, lineage_edges, stored_edges
 from shoal.pipeline.load import declaring, load_sources, project_folder, run_source
 from shoal.pipeline.local import arrow, pandas, polars, stream
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
@@ -30,9 +31,11 @@ from shoal.pipeline.work import Decision
 __all__ = [
     "EVENTS",
     "EXPECTATIONS",
+    "LINEAGE",
     "Cdc",
     "Dataset",
     "Decision",
+    "Edge",
     "Expectation",
     "ExpectationCount",
     "Flow",
@@ -53,6 +56,7 @@ __all__ = [
     "expect_all_or_fail",
     "expect_or_drop",
     "expect_or_fail",
+    "lineage_edges",
     "load_sources",
     "pandas",
     "plan_run",
@@ -62,6 +66,7 @@ __all__ = [
     "rounds",
     "run_graph",
     "run_source",
+    "stored_edges",
     "stream",
     "trigger_seconds",
 ]

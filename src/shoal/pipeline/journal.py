@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shoal.lake import Lake
     from shoal.pipeline.graph import Graph
 
-__all__ = ["EVENTS", "EXPECTATIONS", "Journal", "metadata"]
+__all__ = ["EVENTS", "EXPECTATIONS", "Journal", "append_rows", "metadata", "told"]
 
 EVENTS = "shoal.events"
 EXPECTATIONS = "shoal.expectations"
@@ -85,7 +85,7 @@ class Journal:
         self._noted = False
 
     def __enter__(self) -> Self:
-        with _told("the record of the run before"):
+        with told("the record of the run before"):
             self._fill_in()
         return self
 
@@ -95,7 +95,7 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _told(f"the record of run {self.id}"):
+        with told(f"the record of run {self.id}"):
             changed = [(at, r) for at, r in self._ended if r.status is not Status.UNCHANGED]
             if changed or error is not None:
                 self._write(changed, error)
@@ -143,8 +143,8 @@ class Journal:
         level = "INFO" if status == "completed" else "ERROR"
         start = _event(self.id, self._started, "run_start", "INFO", "the run began")
         end = _event(self.id, now, "run_end", level, f"{status}: {message}", **told)
-        _append(self._lake, EVENTS, _EVENTS, [start, *rows, end])
-        _append(self._lake, EXPECTATIONS, _EXPECTATIONS, counts)
+        append_rows(self._lake, EVENTS, _EVENTS, [start, *rows, end])
+        append_rows(self._lake, EXPECTATIONS, _EXPECTATIONS, counts)
 
     def _fill_in(self) -> None:
         """Takes down a run that was killed, from what its commits say."""
@@ -179,11 +179,11 @@ class Journal:
         events.sort(key=lambda row: row["at"])
         message = "killed: the process ended before the run did"
         events.append(_event(run, _now(), "run_end", "ERROR", message, status="killed"))
-        _append(self._lake, EXPECTATIONS, _EXPECTATIONS, [
+        append_rows(self._lake, EXPECTATIONS, _EXPECTATIONS, [
             row for row in counts if (row["dataset"], row["version"]) not in known
         ])  # fmt: skip
         if not _logged(self._lake, run):
-            _append(self._lake, EVENTS, _EVENTS, events)
+            append_rows(self._lake, EVENTS, _EVENTS, events)
         _forget(self._note)
 
 
@@ -272,7 +272,15 @@ _EXPECTATIONS = {
 }
 
 
-def _append(lake: Lake, name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+def append_rows(lake: Lake, name: str, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
+    """Adds rows to a table of the lake's own in one commit; none, none.
+
+    Args:
+        lake: Where the table is.
+        name: The table; made when missing.
+        columns: Its columns, each ``string``, ``int64`` or ``time``.
+        rows: The rows.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -318,7 +326,7 @@ def _forget(note: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def told(what: str) -> Iterator[None]:
     """Turns what keeps a record from being written into a warning: the tables are what counts."""
     try:
         yield

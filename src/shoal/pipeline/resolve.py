@@ -7,8 +7,9 @@ table with the columns that they give stands for it. Nobody asks, nothing is don
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,10 +18,12 @@ from shoal.engines import (
     KafkaRead,
     TableRead,
     dataframe,
+    leaf,
     plan_of,
     read_files,
     resolve_schema,
     rewrite,
+    trace,
     version_relation,
 )
 from shoal.errors import PipelineError, TableError, nearest
@@ -34,15 +37,28 @@ if TYPE_CHECKING:
     from pyspark.sql.connect.proto import Plan, Relation
     from pyspark.sql.types import StructType
 
-    from shoal.engines import Engine, Read
+    from shoal.engines import ColumnSources, Engine, Read
     from shoal.lake import Lake, TableName
     from shoal.pipeline.graph import Query
     from shoal.pipeline.registry import Registry
 
-__all__ = ["STORED", "Resolver"]
+__all__ = ["STORED", "Resolver", "Traced"]
 
 # Formats that stand for a stored version already: nothing is listed for them.
 STORED = {"delta", "rate", "socket"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """What a query's columns are made of.
+
+    Args:
+        reads: What it reads, views seen through; origins refer to them by position.
+        sources: The columns.
+    """
+
+    reads: tuple[Read, ...]
+    sources: ColumnSources
 
 
 class Resolver:
@@ -114,6 +130,43 @@ class Resolver:
         plan = self.resolve(query.plan)
         with self._engine.resolving(None):
             return dataframe(plan, self._engine.spark).schema
+
+    def traced(self, query: Query, through: Callable[[TableRead], Query | None]) -> Traced:
+        """What the columns of a query are made of; see `shoal.engines.trace`.
+
+        Args:
+            query: The query.
+            through: The query of a temporary view; None for what is stored.
+
+        Raises:
+            PipelineError: The columns of something that it reads cannot be known.
+            EngineError: The engine cannot tell.
+        """
+        from pyspark.sql.connect.proto import Plan
+
+        assert self._engine is not None
+        found: list[tuple[Read, list[str]]] = []
+
+        def root(inner: Query) -> Relation:
+            return rewrite(inner.plan, mark).root
+
+        def mark(read: Read) -> Relation:
+            view = through(read) if isinstance(read, TableRead) else None
+            if view is not None:
+                return root(view)
+            relation = self._relation(read)
+            if relation is None:
+                raise PipelineError("The columns of a folder of Delta are told by reading it.")
+            names = json.loads(relation.local_relation.schema)["fields"]
+            found.append((read, [field["name"] for field in names]))
+            return leaf(len(found) - 1, relation)
+
+        plan = Plan(root=root(query))
+        with self._engine.resolving(None):
+            spark = self._engine.spark
+            names = dataframe(plan, spark).columns
+            sources = trace(spark, plan, [columns for _, columns in found], names)
+        return Traced(reads=tuple(read for read, _ in found), sources=sources)
 
     def _relation(self, read: Read) -> Relation | None:
         assert self._engine is not None

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, cast
 from shoal.errors import ExpectationFailed, RetryableError, ShoalError
 from shoal.lake import TableName, disk_error
 from shoal.pipeline.decide import decide
+from shoal.pipeline.definitions import Kind
 from shoal.pipeline.graph import Graph
-from shoal.pipeline.journal import Journal
+from shoal.pipeline.journal import Journal, told
+from shoal.pipeline.lineage import record_lineage
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
 from shoal.pipeline.precheck import check_changed
 from shoal.pipeline.refresh import refresh
@@ -147,6 +149,14 @@ class _Run:
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+        self.trace()
+
+    def trace(self) -> None:
+        """Keeps what the refreshed tables' columns are made of."""
+        done = [name for name, r in self.results.items() if r.status is Status.REFRESHED]
+        stored = [n for n in done if self.graph.nodes[n].dataset.kind is not Kind.SINK]
+        with told("the columns' lineage"):
+            record_lineage(stored, self.graph, self.lake, run_id=self.journal.id)
 
     def table(self, name: TableName) -> Refresh:
         """Refreshes one table; errors that a user can mend become its result."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from shoal.serving import ServedModels
     from shoal.tracking import ModelVersion, Tracker
     from shoal.workspace.events import Quality
+    from shoal.workspace.lineage import Lineage
     from shoal.workspace.maintain import Maintenance
 
 __all__ = ["Workspace"]
@@ -109,6 +110,13 @@ class Workspace:
         from shoal.workspace.maintain import Maintenance
 
         return Maintenance(self)
+
+    @cached_property
+    def lineage(self) -> Lineage:
+        """Where the tables' columns come from."""
+        from shoal.workspace.lineage import Lineage
+
+        return Lineage.of(self)
 
     @cached_property
     def graph(self) -> Graph:

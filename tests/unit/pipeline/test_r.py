@@ -205,7 +205,7 @@ def test_an_error_in_r_has_its_message_file_and_line(project) -> None:
         "transformations/gold.R:5: transformations/gold.R:8: R: undefined columns selected"
     )
     assert found["gold.model"].error.endswith(":11: R: object 'nothing' not found")
-    assert not list(project.storage.rglob("*.parquet"))
+    assert not list((project.storage / "gold").rglob("*.parquet"))
 
 
 def test_warnings_of_r_are_notes_of_the_refresh(project) -> None:

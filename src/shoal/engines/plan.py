@@ -50,9 +50,9 @@ class TableRead:
     """A table read by name.
 
     Args:
-        name: The name as written.
+        name: The name as written, or ``delta.`path` `` of a table that is read by its folder.
         streaming: Read with ``readStream`` or ``STREAM``.
-        options: Reader options.
+        options: Reader options, names in lower case.
     """
 
     name: str
@@ -272,6 +272,9 @@ def _read(read: Any, metadata: bool) -> Read:
     if kind.lower() == "cloudfiles":
         kind = options.get("cloudfiles.format", "json")
     paths = tuple(source.paths) or ((options["path"],) if "path" in options else ())
+    if kind.lower() == "delta" and len(paths) == 1:
+        options.pop("path", None)
+        return TableRead(name=f"delta.`{paths[0]}`", streaming=read.is_streaming, options=options)
     return FileRead(
         format=kind,
         paths=paths,

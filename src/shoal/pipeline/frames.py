@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from shoal.engines import FileRead, KafkaRead, Read, TableRead, dataframe, read_files, rewrite
 from shoal.pipeline.definitions import Kind
+from shoal.pipeline.feeds import batch_feed, feed_asked, feed_relation
 from shoal.pipeline.inputs import table_relation
 from shoal.pipeline.messages import message_relation
 
@@ -122,4 +123,9 @@ def given(read: Read, place: Place) -> Relation:
     if isinstance(read, KafkaRead):
         return message_relation(read, work.messages[read], place)
     name = place.lake.name(read.name)
+    if feed_asked(read):
+        table, taken = place.lake.table(name), work.tables[name]
+        feed = taken.feed if read.streaming else batch_feed(read, table, taken.version)
+        assert feed is not None
+        return feed_relation(table, taken.version, feed, taken.key, engine.spark)
     return table_relation(read, place.lake.table(name), work.tables[name], engine.spark)

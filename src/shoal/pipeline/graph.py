@@ -22,6 +22,7 @@ from shoal.engines import (
 from shoal.errors import PipelineError, TableError, nearest
 from shoal.lake import TableName
 from shoal.pipeline.definitions import Dataset, Flow, Kind
+from shoal.pipeline.feeds import check_reads
 from shoal.pipeline.kafka import KafkaSource
 from shoal.pipeline.kinds import check_kind, settled
 from shoal.pipeline.load import flow_error, own_line, project_folder
@@ -186,6 +187,11 @@ def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None
     graph = Graph(nodes={name: nodes[name] for name in order}, resolver=known)
     graph = replace(graph, nodes={n: settled(node, graph) for n, node in graph.nodes.items()})
     for node in graph.nodes.values():
+        for query in node.queries:
+            try:
+                check_reads(query.plan, datasets, lake)
+            except PipelineError as error:
+                raise flow_error(query.flow.location, error) from error
         check_kind(node, graph, lake)
     return graph
 
@@ -263,6 +269,12 @@ def _node(
             elif lake.table(name).exists():
                 external.add(name)
             else:
+                if name.path:
+                    raise PipelineError(
+                        f"{query.flow.location}: '{dataset.name}' reads {name.path}, which is no "
+                        "Delta table.",
+                        hint="Mend the path; it is relative to the project's folder.",
+                    )
                 known = [*map(str, datasets), *(table.name for table in lake.tables())]
                 close = nearest(str(name), known)
                 raise PipelineError(

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ExpectationFailed, PipelineError
-from shoal.lake import NULL_PARTITION, Progress, Staged, staged_files
+from shoal.lake import (
+    FEED,
+    NULL_PARTITION,
+    Progress,
+    Staged,
+    feed_on,
+    record_changes,
+    staged_files,
+)
 from shoal.pipeline.constraints import not_null, required, row_key
 from shoal.pipeline.damaged import damaged
 from shoal.pipeline.definitions import Dataset, Kind
@@ -81,6 +89,8 @@ def refresh(
     start = time.perf_counter()
     table = kept_in(node.dataset, lake)
     node = begin(node, table)
+    if _lacks_feed(node.dataset, table):
+        record_changes(table)
     if decision.action == "none":
         version = table.version() if table.exists() else None
         return _result(decision, Status.UNCHANGED, start, version=version)
@@ -133,6 +143,11 @@ def refresh(
         expectations=tuple(output.counts),
         notes=(*decision.notes, *output.notes),
     )
+
+
+def _lacks_feed(dataset: Dataset, table: Table) -> bool:
+    asked = dataset.properties.get(FEED, "").lower() == "true"
+    return asked and table.exists() and not feed_on(table)
 
 
 def _result(decision: Decision, status: Status, start: float, **values: Any) -> Refresh:

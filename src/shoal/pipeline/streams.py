@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from shoal.engines import FileRead, InputFile
-from shoal.errors import PipelineError
-from shoal.lake import Progress, TableName
+from shoal.engines import FileRead, InputFile, TableRead, reads
+from shoal.errors import PipelineError, TableError
+from shoal.lake import Progress, TableName, read_feed
 from shoal.pipeline.backlogs import backlogs
+from shoal.pipeline.constraints import row_key_of
+from shoal.pipeline.feeds import feed_asked, first
+from shoal.pipeline.kinds import seen_through
 from shoal.pipeline.sinks import kept_in, progress_name
 from shoal.pipeline.sources import list_files, new_files
 from shoal.pipeline.work import Action, Decision, FlowWork, Input, Pins, definition, expand, placed
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from shoal.lake import Changes, Lake
     from shoal.pipeline.graph import Graph, Node, Query
 
 __all__ = ["decide_stream"]
@@ -71,7 +76,7 @@ class _News:
 def _flow_news(
     node: Node, query: Query, graph: Graph, pins: Pins, root: Path, *, full: bool
 ) -> _News:
-    tables, reads, prints = expand(query, graph)
+    tables, files_read, prints = expand(query, graph)
     known = kept_in(node.dataset, pins.lake).progress(progress_name(node.dataset, query.flow))
     start = Progress(flow=known.flow, number=known.number) if full else known
     defined = definition(node, query, prints)
@@ -87,18 +92,24 @@ def _flow_news(
     count, rows = 0, 0
     inputs: dict[TableName, Input] = {}
     for name, streaming in tables.items():
-        inputs[name] = given = _table_input(node, query, name, streaming, start, pins)
-        if streaming and given.changes is not None:
+        given = _table_input(node, query, name, streaming, start, pins, graph)
+        inputs[name] = given
+        if not streaming:
+            continue
+        if given.feed is not None and given.feed.start is None:
+            count += given.feed.files
+            rows += given.feed.rows
+        elif given.changes is not None:
             count += len(given.changes.files)
             rows += given.changes.rows
-        elif streaming:
+        else:
             more, number, _ = pins.lake.table(name).size(given.version)
             count += number
             rows += more
     listed: dict[FileRead, tuple[InputFile, ...]] = {}
     arrived = 0
     with placed(query):
-        for read in reads:
+        for read in files_read:
             if not read.streaming:
                 listed[read] = tuple(list_files(read, root))
                 continue
@@ -138,38 +149,75 @@ def _new_snapshot(query: Query, start: Progress, inputs: Mapping[TableName, Inpu
 
 
 def _table_input(
-    node: Node, query: Query, name: TableName, streaming: bool, start: Progress, pins: Pins
+    node: Node,
+    query: Query,
+    name: TableName,
+    streaming: bool,
+    start: Progress,
+    pins: Pins,
+    graph: Graph,
 ) -> Input:
     identity, version = pins.pin(name)
     seen = start.versions.get(str(name))
-    if not streaming or seen is None:
-        return Input(id=identity, version=version)
-    if seen[0] != identity or version < seen[1]:
+    source = pins.lake.table(name)
+    streams = _streams_of(query, graph, name, pins.lake) if streaming else []
+    feeds = [read for read in streams if feed_asked(read)]
+    key = row_key_of(name, query, graph)
+    if not streaming:
+        return Input(id=identity, version=version, key=key)
+    if seen is not None and (seen[0] != identity or version < seen[1]):
         raise PipelineError(
             f"{query.flow.location}: '{name}', which '{node.name}' streams, was made anew since "
             "the last run, so what is new in it cannot be told.",
             hint=f"Read it from the start: shoal run --full-refresh {node.name}",
         )
-    changes = pins.lake.table(name).changes(after=seen[1], until=version)
-    if not changes.append_only:
-        if _skips_changes(query):
-            changes = changes.appended()
-        else:
-            raise PipelineError(
-                f"{query.flow.location}: '{name}', which '{node.name}' streams, had rows changed "
-                f"or removed in version {changes.rewrites[0]}; a stream only takes appended rows.",
-                hint=f"shoal run --full-refresh {node.name} reads it from the start, or read it "
-                'with .option("skipChangeCommits", "true").',
+    try:
+        after = first(streams[0], source, version) if seen is None else seen[1]
+        feed, changes = None, None
+        if feeds:
+            snapshot = version if after is None else None
+            feed = read_feed(
+                source, after=version if after is None else after, until=version, start=snapshot
             )
-    return Input(id=identity, version=version, changes=changes)
+        if len(feeds) < len(streams) and after is not None:
+            changes = source.changes(after=after, until=version)
+    except TableError as error:
+        raise PipelineError(f"{query.flow.location}: {error.message}", hint=error.hint) from error
+    if changes is not None and not changes.append_only:
+        changes = _allowed(changes, [r for r in streams if r not in feeds], node, query, name)
+    return Input(id=identity, version=version, changes=changes, feed=feed, key=key)
 
 
-def _skips_changes(query: Query) -> bool:
-    from shoal.engines import TableRead, reads
+def _allowed(
+    changes: Changes, streams: Sequence[TableRead], node: Node, query: Query, name: TableName
+) -> Changes:
+    """The new rows of a table that also had rows removed, as the reader's options say."""
 
-    return any(
-        isinstance(read, TableRead)
-        and read.streaming
-        and read.options.get("skipchangecommits", "").lower() == "true"
-        for read in reads(query.plan)
+    def said(option: str) -> bool:
+        return any(read.options.get(option, "").lower() == "true" for read in streams)
+
+    if said("skipchangecommits"):
+        return changes.appended()
+    if said("ignorechanges"):
+        return replace(changes, rewrites=(), removed=())
+    added = {file.version for file in changes.files}
+    refused = [version for version in changes.rewrites if version in added]
+    if said("ignoredeletes") and not refused:
+        return replace(changes, rewrites=(), removed=())
+    raise PipelineError(
+        f"{query.flow.location}: '{name}', which '{node.name}' streams, had rows changed "
+        f"or removed in version {(refused or changes.rewrites)[0]}; a stream only takes appended "
+        "rows.",
+        hint=f"shoal run --full-refresh {node.name} reads it from the start, or read it "
+        'with .option("skipChangeCommits", "true"), or its changes with '
+        '.option("readChangeFeed", "true").',
     )
+
+
+def _streams_of(query: Query, graph: Graph, name: TableName, lake: Lake) -> list[TableRead]:
+    """How a query streams a table, views seen through."""
+    return [
+        read
+        for read in reads(seen_through(query, graph, lake))
+        if isinstance(read, TableRead) and read.streaming and lake.name(read.name) == name
+    ]

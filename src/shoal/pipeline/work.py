@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shoal.engines import FileRead, InputFile, KafkaRead, describe, fingerprint
 from shoal.errors import PipelineError, RetryableError
-from shoal.lake import Changes, Progress, TableName
+from shoal.lake import Changes, Feed, Progress, TableName
 from shoal.pipeline.definitions import Kind
 from shoal.pipeline.graph import Graph, Node, Query
 from shoal.pipeline.load import flow_error
@@ -60,11 +60,15 @@ class Input:
         id: The table's Delta id.
         version: The pinned version.
         changes: For a stream that was read before: what came since; None means all rows.
+        feed: For a stream of changes: those to read.
+        key: Columns that name a row of the table, where that is known.
     """
 
     id: str
     version: int
     changes: Changes | None = None
+    feed: Feed | None = None
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,12 @@ class Workspace:
         from shoal.lake import Lake
 
         spec = self.project.spec
-        return Lake(self.project.storage, spec.schema, catalog=spec.catalog)
+        return Lake(
+            self.project.storage,
+            spec.schema,
+            catalog=spec.catalog,
+            folder=self.project.root,
+        )
 
     @cached_property
     def engine(self) -> Engine:

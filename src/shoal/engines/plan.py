@@ -312,7 +312,8 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
         if new is None:
             continue
         # Columns may be qualified by the table's own last name: keep it as the alias.
-        name = "" if mention.aliased else mention.name.split(".")[-1]
+        plain = not mention.aliased and "`" not in mention.name
+        name = mention.name.split(".")[-1] if plain else ""
         put(new, mention.start, mention.end, name)
     if not references:
         return

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,8 @@ class Place:
         full: The table is rebuilt: nothing that it holds now counts.
         folder: For files that are needed only until the rows are written; it may not exist yet.
         stopped: Asked during long work outside the engine; true means give up.
+        last: No other flow fills the table after this one in this run.
+        states: States that flows of the table already left in this run, by flow.
     """
 
     node: Node
@@ -48,6 +50,8 @@ class Place:
     full: bool
     folder: Path
     stopped: Callable[[], bool] = lambda: False
+    last: bool = True
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def table(self) -> Table:
@@ -60,13 +64,13 @@ class Built:
     """What one flow writes.
 
     Args:
-        frame: The rows.
+        frame: The rows; None where the table's last flow writes them with its own.
         overwrite: They are all rows of the table; otherwise they are added to it.
         state: Name of the state folder that goes with them, already filled.
         notes: What a person should know about how they came to be.
     """
 
-    frame: DataFrame
+    frame: DataFrame | None
     overwrite: bool
     state: str | None = None
     notes: tuple[str, ...] = ()

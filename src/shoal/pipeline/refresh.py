@@ -97,21 +97,23 @@ def refresh(
     output = _Output()
     full = decision.action == "full"
     with table.staging() as folder:
-        for index, work in enumerate(decision.work):
-            if work.new or full:
-                part = Path(folder) / f"flow-{index}"
-                place = Place(
-                    node=node,
-                    work=work,
-                    graph=graph,
-                    engine=engine,
-                    lake=lake,
-                    full=full,
-                    folder=Path(folder) / "scratch",
-                    stopped=stopped,
-                )
-                _run_flow(place, part, output)
-                shutil.rmtree(place.folder, ignore_errors=True)
+        todo = [work for work in decision.work if work.new or full]
+        for index, work in enumerate(todo):
+            part = Path(folder) / f"flow-{index}"
+            place = Place(
+                node=node,
+                work=work,
+                graph=graph,
+                engine=engine,
+                lake=lake,
+                full=full,
+                folder=Path(folder) / "scratch",
+                stopped=stopped,
+                last=index == len(todo) - 1,
+                states={p.flow: p.state for _, p in output.progress if p.state is not None},
+            )
+            _run_flow(place, part, output)
+            shutil.rmtree(place.folder, ignore_errors=True)
         broken = [c for c in output.counts if c.failed and c.expectation.action == "fail"]
         if broken:
             raise ExpectationFailed(
@@ -173,7 +175,9 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
         part = folder / f"try-{attempt}"
         try:
             built = build(replace(place, work=work))
-            schema = _write(built.frame, dataset, expectations, part, place.engine)
+            schema = None
+            if built.frame is not None:
+                schema = _write(built.frame, dataset, expectations, part, place.engine)
         except Exception as error:
             # Who was faster also removes the state that this flow goes on from.
             place.table.refuse_past(work.before.application, work.before.number)
@@ -196,7 +200,8 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
         if not streams and all(read.streaming for read in steady):
             return
         work = replace(work, files=steady)
-    _collect(part, schema, expectations, output)
+    if schema is not None:
+        _collect(part, schema, expectations, output)
     output.overwrite |= built.overwrite
     output.notes += built.notes
     files = {f.path: [f.size, f.modified] for group in work.files.values() for f in group}

@@ -97,6 +97,7 @@ class Registry(GraphElementRegistry):
                 location=self._location(flow.source_code_location),
                 expectations=declared(flow.func),
                 local=getattr(flow.func, "__shoal_local__", None),
+                once=getattr(flow, "once", False),
             )
         )
 

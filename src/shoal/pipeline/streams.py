@@ -81,20 +81,25 @@ def _flow_news(
     start = Progress(flow=known.flow, number=known.number) if full else known
     defined = definition(node, query, prints)
     notes: list[str] = []
-    if start.definition not in (None, defined) and query.flow.cdc is not None:
+    if start.definition not in (None, defined) and query.flow.cdc and not query.flow.once:
         raise PipelineError(
             f"{query.flow.location}: the AUTO CDC flow into '{node.name}' changed, and what it "
             "kept of earlier events does not fit any more.",
             hint=f"Merge them again from the start: shoal run --full-refresh {node.name}",
         )
-    if start.definition not in (None, defined):
+    ran = start.definition is not None
+    if query.flow.once and ran and start.definition != defined:
+        notes.append(
+            f"{query.flow.location} changed, but ran already: shoal run --full-refresh {node.name}"
+        )
+    elif start.definition not in (None, defined):
         notes.append(f"{query.flow.location} changed: only new rows follow the new definition")
     count, rows = 0, 0
     inputs: dict[TableName, Input] = {}
     for name, streaming in tables.items():
         given = _table_input(node, query, name, streaming, start, pins, graph)
         inputs[name] = given
-        if not streaming:
+        if not streaming and not (query.flow.once and not ran):
             continue
         if given.feed is not None and given.feed.start is None:
             count += given.feed.files
@@ -112,6 +117,7 @@ def _flow_news(
         for read in files_read:
             if not read.streaming:
                 listed[read] = tuple(list_files(read, root))
+                arrived += len(listed[read]) if query.flow.once and not ran else 0
                 continue
             found = new_files(read, root, start.files)
             listed[read] = found.files
@@ -126,7 +132,9 @@ def _flow_news(
         tables=inputs,
         files=listed,
         # By files: a writer need not have said how many rows.
-        new=bool(count or arrived or arriving.new) or _new_snapshot(query, start, inputs),
+        new=not ran
+        if query.flow.once
+        else bool(count or arrived or arriving.new) or _new_snapshot(query, start, inputs),
         messages=arriving.spans,
         offsets=arriving.offsets,
     )

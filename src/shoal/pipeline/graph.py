@@ -49,6 +49,7 @@ class Query:
         tables: Tables and views read, by name; True where the read streams.
         files: Files read.
         messages: Kafka sources read.
+        functions: What the session's functions that the plan names do.
     """
 
     flow: Flow
@@ -56,6 +57,7 @@ class Query:
     tables: Mapping[TableName, bool]
     files: tuple[FileRead, ...]
     messages: tuple[KafkaRead, ...] = ()
+    functions: tuple[str, ...] = ()
 
     @property
     def streaming(self) -> bool:
@@ -157,7 +159,11 @@ def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None
 
     queries: dict[TableName, list[Query]] = {name: [] for name in registry.datasets}
     resolver = Resolver(
-        registry, lambda flow: _query(flow, lake, root), lake=lake, root=root, engine=engine
+        registry,
+        lambda flow: _query(flow, lake, root, registry.functions),
+        lake=lake,
+        root=root,
+        engine=engine,
     )
     answers = engine.resolving(resolver.resolve) if engine else contextlib.nullcontext()
     with project_folder(root), block_session_mutations(), answers:
@@ -196,7 +202,7 @@ def analyse(registry: Registry, *, lake: Lake, root: Path, engine: Engine | None
     return graph
 
 
-def _query(flow: Flow, lake: Lake, root: Path) -> Query:
+def _query(flow: Flow, lake: Lake, root: Path, functions: Mapping[str, str]) -> Query:
     try:
         plan = _plan(flow)
         found = reads(plan)
@@ -219,7 +225,19 @@ def _query(flow: Flow, lake: Lake, root: Path) -> Query:
             KafkaSource.of(read)
     except PipelineError as error:
         raise flow_error(flow.location, error) from error
-    return Query(flow=flow, plan=plan, tables=tables, files=files, messages=messages)
+    text = plan.SerializeToString().lower() if functions else b""
+    return Query(
+        flow=flow,
+        plan=plan,
+        tables=tables,
+        files=files,
+        messages=messages,
+        functions=tuple(
+            f"{name} {functions[name]}"
+            for name in sorted(functions)
+            if name.lower().encode() in text
+        ),
+    )
 
 
 def _plan(flow: Flow) -> Plan:

@@ -46,6 +46,7 @@ class Registry(GraphElementRegistry):
     ) -> None:
         self.datasets: dict[TableName, Dataset] = {}
         self.flows: list[Flow] = []
+        self.functions: dict[str, str] = {}  # registered in the session: name to what it does
         self._lake = lake
         self._root = root
         self._configuration = configuration or {}

@@ -16,7 +16,7 @@ from shoal.lake import TableName, disk_error
 from shoal.pipeline.decide import decide
 from shoal.pipeline.graph import Graph
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
-from shoal.pipeline.precheck import check_changed
+from shoal.pipeline.precheck import check_changed, check_full
 from shoal.pipeline.refresh import refresh
 from shoal.pipeline.sinks import kept_in
 from shoal.pipeline.work import Decision, Pins
@@ -50,6 +50,7 @@ def plan_run(graph: Graph, lake: Lake, root: Path, options: RunOptions) -> list[
     Raises:
         PipelineError: A table could not be refreshed; the message says why.
     """
+    check_full(graph, lake, options.only, options.full)
     pins = Pins(lake)
     changing: set[TableName] = set()
     decisions = []
@@ -102,6 +103,7 @@ def run_graph(
     """
     run = _Run(graph, engine, lake, root, options, on_start, on_done)
     with lake.writing():
+        check_full(graph, lake, options.only, options.full)
         check_changed(graph, lake, options.only)
         run.go()
     return list(run.results.values())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from shoal.lake import Changes, Lake
     from shoal.pipeline.graph import Graph, Node, Query
 
-__all__ = ["decide_stream"]
+__all__ = ["decide_stream", "streams_of", "takes_changes"]
 
 
 def decide_stream(
@@ -168,7 +168,7 @@ def _table_input(
     identity, version = pins.pin(name)
     seen = start.versions.get(str(name))
     source = pins.lake.table(name)
-    streams = _streams_of(query, graph, name, pins.lake) if streaming else []
+    streams = streams_of(query, graph, name, pins.lake) if streaming else []
     feeds = [read for read in streams if feed_asked(read)]
     key = row_key_of(name, query, graph)
     if not streaming:
@@ -222,7 +222,13 @@ def _allowed(
     )
 
 
-def _streams_of(query: Query, graph: Graph, name: TableName, lake: Lake) -> list[TableRead]:
+def takes_changes(read: TableRead) -> bool:
+    """Whether a streaming read goes on when rows of the table were changed or removed."""
+    past = ("skipchangecommits", "ignorechanges")
+    return feed_asked(read) or any(read.options.get(name, "").lower() == "true" for name in past)
+
+
+def streams_of(query: Query, graph: Graph, name: TableName, lake: Lake) -> list[TableRead]:
     """How a query streams a table, views seen through."""
     return [
         read

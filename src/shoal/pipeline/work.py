@@ -129,7 +129,7 @@ def expand(query: Query, graph: Graph) -> tuple[dict[TableName, bool], list[File
     """Stored tables, files and plan fingerprints of a query, temporary views seen through."""
     tables: dict[TableName, bool] = {}
     files = list(query.files)
-    prints = [fingerprint(query.plan)]
+    prints = [fingerprint(query.plan), *query.functions]
     for name, streaming in query.tables.items():
         inner = graph.nodes.get(name)
         if inner is None or inner.dataset.kind is not Kind.TEMPORARY_VIEW:

@@ -129,6 +129,7 @@ class Workspace:
             lake=self.lake,
             root=self.project.root,
             configuration=self.project.spec.configuration,
+            engine=self.engine,
         )
         return analyse(registry, lake=self.lake, root=self.project.root, engine=self.engine)
 

@@ -12,6 +12,7 @@ from shoal.pipeline.definitions import Kind
 from shoal.pipeline.feeds import batch_feed, feed_asked, feed_relation
 from shoal.pipeline.inputs import table_relation
 from shoal.pipeline.messages import message_relation
+from shoal.pipeline.viewchecks import kept_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from shoal.pipeline.graph import Graph, Node, Query
     from shoal.pipeline.work import FlowWork
 
-__all__ = ["Built", "Place", "build", "given", "pinned"]
+__all__ = ["Built", "Place", "build", "given", "pinned", "rows_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +103,19 @@ def pinned(place: Place) -> DataFrame:
     """The flow's query over pinned versions, and over just what is new where it streams."""
     from pyspark.sql.connect.proto import Plan
 
-    def relation(query: Query) -> Relation:
-        def new(read: Read) -> Relation | None:
-            inner = _view(read, place)
-            return relation(inner.queries[0]) if inner is not None else given(read, place)
+    return dataframe(Plan(root=rows_of(place.work.query, place)), place.engine.spark)
 
-        return rewrite(query.plan, new).root
 
-    return dataframe(Plan(root=relation(place.work.query)), place.engine.spark)
+def rows_of(query: Query, place: Place) -> Relation:
+    """The rows of a query, or of a view's, in this run."""
+
+    def new(read: Read) -> Relation | None:
+        inner = _view(read, place)
+        if inner is None:
+            return given(read, place)
+        return kept_rows(inner, rows_of(inner.queries[0], place))
+
+    return rewrite(query.plan, new).root
 
 
 def _view(read: Read, place: Place) -> Node | None:

@@ -9,6 +9,7 @@ from shoal.engines import Read, TableRead, rewrite, stateful_operator
 from shoal.errors import PipelineError
 from shoal.pipeline.databricks import either_kind
 from shoal.pipeline.definitions import Kind
+from shoal.pipeline.viewchecks import kept_rows
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.proto import Plan, Relation
@@ -26,7 +27,7 @@ def seen_through(query: Query, graph: Graph, lake: Lake) -> Plan:
         view = graph.nodes.get(lake.name(read.name)) if isinstance(read, TableRead) else None
         if view is None or view.dataset.kind is not Kind.TEMPORARY_VIEW:
             return None
-        return seen_through(view.queries[0], graph, lake).root
+        return kept_rows(view, seen_through(view.queries[0], graph, lake).root)
 
     return rewrite(query.plan, inline)
 
@@ -90,12 +91,6 @@ def _streams(query: Query, graph: Graph) -> bool:
 
 def _check_view(query: Query, node: Node, *, streams: bool) -> None:
     dataset, location = node.dataset, query.flow.location
-    if dataset.kind is Kind.TEMPORARY_VIEW and (query.flow.expectations or dataset.expectations):
-        raise PipelineError(
-            f"{location}: expectations on the temporary view '{dataset.name}' are not "
-            "supported: a view stores nothing to count.",
-            hint="Put them on the table that reads it.",
-        )
     if dataset.kind is Kind.TEMPORARY_VIEW and query.flow.local is not None:
         raise PipelineError(
             f"{location}: the temporary view '{dataset.name}' is a "

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,13 @@ from shoal.pipeline.damaged import damaged
 from shoal.pipeline.definitions import Dataset, Kind
 from shoal.pipeline.deliver import begin, end, hand_over
 from shoal.pipeline.expectations import Action, Expectation
-from shoal.pipeline.frames import Place, build
+from shoal.pipeline.frames import Place, build, rows_of
 from shoal.pipeline.graph import Graph, Node
 from shoal.pipeline.load import flow_error
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
 from shoal.pipeline.sinks import kept_in
 from shoal.pipeline.sources import relisted, unchanged
+from shoal.pipeline.viewchecks import view_counts
 from shoal.pipeline.work import Decision
 
 if TYPE_CHECKING:
@@ -116,9 +118,10 @@ def refresh(
             shutil.rmtree(place.folder, ignore_errors=True)
         broken = [c for c in output.counts if c.failed and c.expectation.action == "fail"]
         if broken:
+            name = broken[0].view or node.name
             raise ExpectationFailed(
                 f"{decision.work[0].query.flow.location}: {broken[0].failed} of "
-                f"{broken[0].passed + broken[0].failed} rows for '{node.name}' break "
+                f"{broken[0].passed + broken[0].failed} rows for '{name}' break "
                 f"'{broken[0].expectation.name}' ({broken[0].expectation.condition}); nothing was "
                 "committed.",
                 hint="Mend the rows or the condition, or use expect_or_drop.",
@@ -174,7 +177,9 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
     while True:
         part = folder / f"try-{attempt}"
         try:
-            built = build(replace(place, work=work))
+            current = replace(place, work=work)
+            built = build(current)
+            counts, dropped = view_counts(current, partial(rows_of, place=current))
             schema = None
             if built.frame is not None:
                 schema = _write(built.frame, dataset, expectations, part, place.engine)
@@ -200,6 +205,8 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
         if not streams and all(read.streaming for read in steady):
             return
         work = replace(work, files=steady)
+    output.counts += counts
+    output.dropped += dropped
     if schema is not None:
         _collect(part, schema, expectations, output)
     output.overwrite |= built.overwrite
@@ -356,7 +363,11 @@ def _commit(
             "shoal.refresh": "full" if full else "incremental",
             "shoal.inputs": ", ".join(f"{name}@{version}" for name, version in inputs.items()),
         },
-        checked=[c.expectation.condition for c in output.counts if c.expectation.action == "fail"],
+        checked=[
+            c.expectation.condition
+            for c in output.counts
+            if c.expectation.action == "fail" and c.view is None
+        ],
     )
 
 

@@ -207,8 +207,8 @@ def _record(lake: Lake, run_id: str, results: dict[TableName, Refresh]) -> None:
         {
             "run_id": run_id,
             "at": now,
-            "dataset": str(result.name),
-            "version": result.version,
+            "dataset": str(count.view or result.name),
+            "version": None if count.view else result.version,
             "expectation": count.expectation.name,
             "condition": count.expectation.condition,
             "action": count.expectation.action,

@@ -15,6 +15,7 @@ from shoal.lake import Changes, Feed, Progress, TableName
 from shoal.pipeline.definitions import Kind
 from shoal.pipeline.graph import Graph, Node, Query
 from shoal.pipeline.load import flow_error
+from shoal.pipeline.viewchecks import expected_of
 
 if TYPE_CHECKING:
     from shoal.lake import Lake
@@ -140,7 +141,7 @@ def expand(query: Query, graph: Graph) -> tuple[dict[TableName, bool], list[File
             for table, streams in more.items():
                 tables[table] = tables.get(table, False) or streams
             files += [file for file in found if file not in files]
-            prints += below
+            prints += [*below, *map(repr, expected_of(inner))]
     return tables, files, prints
 
 

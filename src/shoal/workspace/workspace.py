@@ -485,7 +485,7 @@ def _table_report(result: Refresh) -> TableReport:
         rescued=result.rescued,
         seconds=result.seconds,
         expectations={
-            count.expectation.name: {
+            f"{count.view}.{count.expectation.name}" if count.view else count.expectation.name: {
                 "action": count.expectation.action,
                 "passed": count.passed,
                 "failed": count.failed,

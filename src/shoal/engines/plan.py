@@ -330,6 +330,8 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
 
 
 def _source_read(source: SqlSource, metadata: bool) -> Read:
+    if source.table:
+        return TableRead(name=source.table, streaming=source.streaming, options=source.options)
     if source.kafka:
         return KafkaRead.of(source.options, streaming=source.streaming)
     return FileRead(

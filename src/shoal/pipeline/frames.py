@@ -69,12 +69,14 @@ class Built:
         overwrite: They are all rows of the table; otherwise they are added to it.
         state: Name of the state folder that goes with them, already filled.
         notes: What a person should know about how they came to be.
+        idle: There was nothing new after all: the table and the flow's progress stay.
     """
 
     frame: DataFrame | None
     overwrite: bool
     state: str | None = None
     notes: tuple[str, ...] = ()
+    idle: bool = False
 
 
 def build(place: Place) -> Built:

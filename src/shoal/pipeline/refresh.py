@@ -132,14 +132,15 @@ def refresh(
         rows = sum(file.rows for file in output.files)
         if node.dataset.kind is Kind.SINK and output.schemas:
             _deliver(node, table, output, engine, Path(folder))
-        if full or output.files or output.progress:
+        changed = full or bool(output.files or output.progress)
+        if changed:
             version = _commit(table, node, output, engine, full=full, run_id=run_id)
         else:
             version = table.version() if table.exists() else None
     end(node, table)
     return _result(
         decision,
-        Status.REFRESHED,
+        Status.REFRESHED if changed else Status.UNCHANGED,
         start,
         version=version,
         rows=rows,
@@ -205,12 +206,14 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
         if not streams and all(read.streaming for read in steady):
             return
         work = replace(work, files=steady)
+    output.notes += built.notes
+    if built.idle:
+        return
     output.counts += counts
     output.dropped += dropped
     if schema is not None:
         _collect(part, schema, expectations, output)
     output.overwrite |= built.overwrite
-    output.notes += built.notes
     files = {f.path: [f.size, f.modified] for group in work.files.values() for f in group}
     kept = work.before.files if any(read.streaming for read in work.files) else {}
     output.progress.append(

@@ -216,3 +216,31 @@ def test_changes_of_a_partitioned_table(project):
         (2, "update_postimage", 3, "z"),
         (2, "update_preimage", 3, None),
     ]
+
+
+def test_changes_in_sql(project):
+    path = on(project)
+    DeltaTable(path).delete("id = 2")
+    project.sql(
+        """
+        CREATE STREAMING TABLE silver.log AS SELECT * FROM STREAM table_changes(
+            'bronze.foreign', 1);
+        CREATE MATERIALIZED VIEW first AS SELECT * FROM table_changes('bronze.foreign', 0, 0);
+        CREATE MATERIALIZED VIEW deletes AS
+            SELECT id, _commit_version FROM table_changes('bronze.foreign', '2001-01-01') AS c
+            WHERE c._change_type = 'delete';
+        """
+    )
+    project.ok()
+    DeltaTable(path).delete("id = 3")
+    project.ok()
+    assert log(project) == [(1, "delete", 2, "b"), (2, "delete", 3, "c")]
+    assert project.rows("default.first", "_change_type", "id") == [
+        ("insert", 1),
+        ("insert", 2),
+        ("insert", 3),
+    ]
+    assert project.rows("default.deletes", "id", "_commit_version") == [(2, 1), (3, 2)]
+    project.sql("CREATE MATERIALIZED VIEW m AS SELECT * FROM table_changes('bronze.foreign')")
+    with pytest.raises(PipelineError, match="table_changes.* takes a table, a first version"):
+        project.plan()

@@ -5,7 +5,10 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from projects import SmallProject
 from shoal.errors import PipelineError
 
 FEED = "delta.enableChangeDataFeed"
@@ -244,3 +247,45 @@ def test_changes_in_sql(project):
     project.sql("CREATE MATERIALIZED VIEW m AS SELECT * FROM table_changes('bronze.foreign')")
     with pytest.raises(PipelineError, match="table_changes.* takes a table, a first version"):
         project.plan()
+
+
+ACTS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "delete", "overwrite", "optimize"]),
+        st.dictionaries(st.integers(0, 6), st.sampled_from("abc"), max_size=4),
+    ),
+    max_size=4,
+)
+
+
+def act(path, kind, rows):
+    table = pa.table(
+        {"id": pa.array(rows, pa.int64()), "name": pa.array(rows.values(), pa.string())}
+    )
+    if kind == "overwrite":
+        write_deltalake(path, table, mode="overwrite")
+    elif kind == "optimize":
+        DeltaTable(path).optimize.compact()
+    elif kind == "delete" and rows:
+        DeltaTable(path).delete(f"id IN ({', '.join(map(str, rows))})")
+    elif kind == "put" and rows:
+        merge = DeltaTable(path).merge(table, "s.id = t.id", source_alias="s", target_alias="t")
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+
+@given(runs=st.lists(ACTS, min_size=2, max_size=3))
+@settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_merging_a_feed_gives_the_table_again(tmp_path_factory, engine, runs):
+    project = SmallProject(tmp_path_factory.mktemp("feed") / "project", engine)
+    path = project.lake.table("silver.people").path
+    rows = pa.table({"id": [0, 1, 2], "name": ["a", "b", "c"]})
+    write_deltalake(path, rows, configuration={FEED: "true"})
+    project.python(GOLD)
+    project.ok()
+    for acts in runs:
+        for kind, given_rows in acts:
+            act(path, kind, given_rows)
+        project.ok()
+        assert project.rows("gold.names", "id", "name") == project.rows("silver.people")

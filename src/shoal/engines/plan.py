@@ -50,9 +50,9 @@ class TableRead:
     """A table read by name.
 
     Args:
-        name: The name as written.
+        name: The name as written, or ``delta.`path` `` of a table that is read by its folder.
         streaming: Read with ``readStream`` or ``STREAM``.
-        options: Reader options.
+        options: Reader options, names in lower case.
     """
 
     name: str
@@ -272,6 +272,9 @@ def _read(read: Any, metadata: bool) -> Read:
     if kind.lower() == "cloudfiles":
         kind = options.get("cloudfiles.format", "json")
     paths = tuple(source.paths) or ((options["path"],) if "path" in options else ())
+    if kind.lower() == "delta" and len(paths) == 1:
+        options.pop("path", None)
+        return TableRead(name=f"delta.`{paths[0]}`", streaming=read.is_streaming, options=options)
     return FileRead(
         format=kind,
         paths=paths,
@@ -309,7 +312,8 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
         if new is None:
             continue
         # Columns may be qualified by the table's own last name: keep it as the alias.
-        name = "" if mention.aliased else mention.name.split(".")[-1]
+        plain = not mention.aliased and "`" not in mention.name
+        name = mention.name.split(".")[-1] if plain else ""
         put(new, mention.start, mention.end, name)
     if not references:
         return
@@ -326,6 +330,8 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
 
 
 def _source_read(source: SqlSource, metadata: bool) -> Read:
+    if source.table:
+        return TableRead(name=source.table, streaming=source.streaming, options=source.options)
     if source.kafka:
         return KafkaRead.of(source.options, streaming=source.streaming)
     return FileRead(

@@ -127,6 +127,8 @@ def _refuse(plan: Plan) -> None:
     else:
         what = "it asks for rows (collect, count, show, toPandas, ...)"
     raise ExecutionRefused(
-        f"{what}, but a flow's function only says what to compute: no row is read yet.",
-        hint="Return the DataFrame without looking at its rows; its columns may be asked for.",
+        f"{what}, but a project's sources only say what to compute: no row is read or written "
+        "while they are loaded.",
+        hint="Return the DataFrame without looking at its rows from a flow's function; its columns "
+        "may be asked for.",
     )

@@ -96,7 +96,7 @@ def sql_tables(text: str) -> list[SqlTable]:
         aliased = bool(table.alias) or following in {"ALIAS", "VAR", "IDENTIFIER"}
         found.append(
             SqlTable(
-                name=".".join(part.name for part in parts),
+                name=_written(parts),
                 start=start,
                 end=end,
                 streaming=streaming,
@@ -105,6 +105,13 @@ def sql_tables(text: str) -> list[SqlTable]:
             )
         )
     return sorted(found, key=lambda mention: mention.start)
+
+
+def _written(parts: Sequence[Any]) -> str:
+    names = [part.name for part in parts]
+    if len(names) == 2 and names[0].lower() == "delta":  # a table by its folder
+        return f"delta.`{names[1]}`"
+    return ".".join(names)
 
 
 def _time_travel(tokens: Sequence[Token]) -> tuple[dict[str, str], int]:

@@ -1,4 +1,4 @@
-"""Table functions in SQL text that read files or messages.
+"""Table functions in SQL text that read files, messages or a table's changes.
 
 ``read_files`` and ``read_kafka`` are Databricks' functions, ``cloud_files`` the older name of a
 streaming ``read_files``. Their arguments are literals, so what they read is known from the text.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlSource", "sql_sources"]
 
-_FUNCTIONS = {"read_files", "cloud_files", "read_kafka"}
+_FUNCTIONS = {"read_files", "cloud_files", "read_kafka", "table_changes"}
 # Arguments that are options of the Auto Loader itself; the others are the format's reader options.
 _LOADER = {
     "allowoverwrites",
@@ -44,6 +44,7 @@ class SqlSource:
         streaming: Written with ``STREAM``, or as ``cloud_files``.
         start: Offset of its first character in the text, with the ``STREAM`` before it.
         end: Offset behind its last character.
+        table: The table whose changes it reads; else empty.
     """
 
     kafka: bool
@@ -52,6 +53,7 @@ class SqlSource:
     streaming: bool
     start: int
     end: int
+    table: str = ""
 
 
 def sql_sources(text: str) -> list[SqlSource]:
@@ -86,7 +88,10 @@ def _source(tokens: Sequence[Token], first: int) -> SqlSource:
         streaming, start = True, first - 1
     elif before == ["STREAM", "("]:
         streaming, start, end = True, first - 2, last + 1
-    if name != "read_kafka":
+    table = ""
+    if name == "table_changes":
+        table, options = _changes(positional, options)
+    elif name != "read_kafka":
         path = options.pop("path", "") or (positional[0] if positional else "")
         kind = options.pop("format", "") or (positional[1] if len(positional) > 1 else "")
         if not path:
@@ -94,12 +99,27 @@ def _source(tokens: Sequence[Token], first: int) -> SqlSource:
         options = _file_options(options, kind)
     return SqlSource(
         kafka=name == "read_kafka",
-        path=path if name != "read_kafka" else "",
+        path=path if name not in {"read_kafka", "table_changes"} else "",
         options=options,
         streaming=streaming,
         start=tokens[start].start,
         end=tokens[end].end + 1,
+        table=table,
     )
+
+
+def _changes(given: Sequence[str], named: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The table of ``table_changes(table, start [, end])``, and the options that say the same.
+
+    A whole number is a version, any other text a time.
+    """
+    if named or len(given) not in {2, 3}:
+        raise _wrong("table_changes", "takes a table, a first version or time, and maybe a last")
+    table, *bounds = given
+    options = {"readchangefeed": "true"}
+    for word, bound in zip(("starting", "ending"), bounds, strict=False):
+        options[f"{word}{'version' if bound.isdigit() else 'timestamp'}"] = bound
+    return table, options
 
 
 def _closing(tokens: Sequence[Token], opening: int) -> int:
@@ -174,6 +194,8 @@ _FORMATS = ("avro", "binaryfile", "csv", "json", "parquet", "text")
 
 
 def _wrong(name: str, what: str) -> PipelineError:
+    if name == "table_changes":
+        return PipelineError(f"{name}(...) {what}.", hint="Write: table_changes('silver.t', 2)")
     example = (
         "read_kafka(bootstrapServers => 'host:9092', subscribe => 'topic')"
         if name == "read_kafka"

@@ -11,6 +11,7 @@ from shoal.lake.checks import Finding, check
 from shoal.lake.clone import Cloned, clone
 from shoal.lake.diff import Change, Difference, diff
 from shoal.lake.disk import disk_error
+from shoal.lake.feed import FEED, Feed, FeedCommit, feed_on, read_feed, record_changes
 from shoal.lake.lake import Lake
 from shoal.lake.log import commit_infos, last_writers
 from shoal.lake.names import TableName
@@ -23,6 +24,7 @@ from shoal.lake.table import Table
 from shoal.lake.vacuum import Guard, Kept, Vacuumed, abandoned, vacuum
 
 __all__ = [
+    "FEED",
     "NULL_PARTITION",
     "AddedFile",
     "Change",
@@ -30,6 +32,8 @@ __all__ = [
     "Cloned",
     "Constraint",
     "Difference",
+    "Feed",
+    "FeedCommit",
     "Finding",
     "Guard",
     "Kept",
@@ -48,9 +52,12 @@ __all__ = [
     "delta_schema",
     "diff",
     "disk_error",
+    "feed_on",
     "flows",
     "last_writers",
     "optimize",
+    "read_feed",
+    "record_changes",
     "restore",
     "small_files",
     "staged_files",

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from shoal.errors import TableError
 
-__all__ = ["AddedFile", "Changes", "read_changes"]
+__all__ = ["AddedFile", "Changes", "added_file", "read_changes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +90,17 @@ def read_changes(table_path: str, *, after: int, until: int) -> Changes:
             action = json.loads(line)
             if (remove := action.get("remove")) and remove.get("dataChange", True):
                 rewrote = True
-                removed.append(_file(table_path, version, remove))
+                removed.append(added_file(table_path, version, remove))
             if (add := action.get("add")) and add.get("dataChange", True):
-                files.append(_file(table_path, version, add))
+                files.append(added_file(table_path, version, add))
                 rewrote |= files[-1].vector  # some of its rows do not count: not a plain addition
         if rewrote:
             rewrites.append(version)
     return Changes(files=tuple(files), rewrites=tuple(rewrites), removed=tuple(removed))
 
 
-def _file(table_path: str, version: int, action: Mapping[str, Any]) -> AddedFile:
+def added_file(table_path: str, version: int, action: Mapping[str, Any]) -> AddedFile:
+    """The file of an ``add``, ``remove`` or ``cdc`` action."""
     stats = json.loads(action["stats"]) if action.get("stats") else {}
     return AddedFile(
         path=str(Path(table_path) / unquote(action["path"])),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from shoal.errors import Conflict, TableNotFound, nearest
+from shoal.errors import Conflict, TableError, TableNotFound, nearest
 from shoal.lake.disk import disk_error
 from shoal.lake.names import TableName
 from shoal.lake.table import Table
 
 __all__ = ["Lake"]
+
+_FOLDER = re.compile(r"`?delta`?\.`?([^`]*[/\\:][^`]*|[.]{1,2})`?", re.IGNORECASE)
 
 
 class Lake:
@@ -23,22 +26,43 @@ class Lake:
         root: Folder of the lake. It need not exist yet.
         default_schema: Schema of table names that give none.
         catalog: Catalog that three-part names may give.
+        folder: Where relative paths of tables begin.
     """
 
     def __init__(
-        self, root: str | Path, default_schema: str = "default", *, catalog: str | None = None
+        self,
+        root: str | Path,
+        default_schema: str = "default",
+        *,
+        catalog: str | None = None,
+        folder: str | Path = "",
     ) -> None:
         self.root = Path(root).absolute()
         self.default_schema = default_schema.lower()
         self.catalog = catalog
+        self.folder = Path(folder).absolute()
 
     def name(self, text: str) -> TableName:
-        """Reads a table name as this lake understands it.
+        """Reads a table name, or ``delta.`path` ``, as this lake understands it.
 
         Raises:
             TableError: It is no valid name.
         """
+        if found := _FOLDER.fullmatch(text.strip()):
+            return self._by_path(found[1])
         return TableName.parse(text, default_schema=self.default_schema, catalog=self.catalog)
+
+    def _by_path(self, text: str) -> TableName:
+        """The name of a table in a folder: its own where the folder is one of this lake's."""
+        if "://" in text and not text.startswith("file://"):
+            raise TableError(
+                f"The table at '{text}' is not in a local folder.",
+                hint="Read a table of the lake by its name.",
+            )
+        path = Path(os.path.normpath(self.folder / text.removeprefix("file://")))
+        if path.is_relative_to(self.root) and len(parts := path.relative_to(self.root).parts) == 2:
+            return TableName(schema=parts[0], table=parts[1])
+        return TableName(schema="delta", table=str(path))
 
     def table(self, name: str | TableName) -> Table:
         """The table of that name, which may not exist yet.
@@ -47,7 +71,8 @@ class Lake:
             TableError: It is no valid name.
         """
         parsed = name if isinstance(name, TableName) else self.name(name)
-        return Table(name=parsed, path=str(self.root / parsed.schema / parsed.table))
+        path = parsed.path or str(self.root / parsed.schema / parsed.table)
+        return Table(name=parsed, path=path)
 
     def existing(self, name: str | TableName) -> Table:
         """The table of that name.

@@ -56,5 +56,10 @@ class TableName:
         schema = parts[-2] if len(parts) > 1 else default_schema
         return cls(schema=schema.lower(), table=parts[-1].lower())
 
+    @property
+    def path(self) -> str | None:
+        """The folder of a table that is named by its path, ``delta.`/folder` ``; else None."""
+        return self.table if self.schema == "delta" and self.table.startswith("/") else None
+
     def __str__(self) -> str:
-        return f"{self.schema}.{self.table}"
+        return f"delta.`{self.table}`" if self.path else f"{self.schema}.{self.table}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECK",
+    "FEED",
     "Constraint",
     "constraints_of",
     "refuse_unwritable",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 CHECK = "delta.constraints."
+FEED = "delta.enableChangeDataFeed"
 _MAPPING = "delta.columnMapping.mode"
 # What adding and removing whole files leaves in order. Deletion vectors go with their file's
 # removal; change data need no file of their own when a commit only appends or replaces everything.

@@ -14,7 +14,7 @@ from shoal.errors import PipelineError, nearest
 from shoal.pipeline.cdc_declare import DATABRICKS_NAMES, declare
 from shoal.pipeline.cdc_merge import DELETE, KIND, SEQUENCE, TRUNCATE, UPSERT, Rules, kept, merged
 from shoal.pipeline.cdc_merge import parts as sequence_parts
-from shoal.pipeline.cdc_state import before, joined, staged, write
+from shoal.pipeline.cdc_state import before, joined, others, staged, write
 from shoal.pipeline.frames import Built, Place, pinned
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from shoal.pipeline.definitions import Cdc
 
-__all__ = ["DATABRICKS_NAMES", "build", "declare"]
+__all__ = ["DATABRICKS_NAMES", "build", "declare", "rules_note"]
 
 
 def build(place: Place) -> Built:
@@ -39,18 +39,40 @@ def build(place: Place) -> Built:
         return cdc_snapshot.build(place)
     events = staged(place, _events(pinned(place).drop("_metadata"), cdc))
     _check_sequence(events, cdc)
-    note = {
-        "keys": list(map(str, cdc.keys)),
-        "stored_as_scd_type": cdc.scd_type,
-        "ignore_null_updates": cdc.ignore_null_updates,
-    }
+    note = rules_note(cdc)
     known = before(place, note)
     if known is not None and known.events is not None:
         events = joined(known.events, events)
-    rules = rules_of(cdc, [n for n in events.columns if n not in (SEQUENCE, KIND)])
+    rules = _rules(cdc, events)
     name, stored = write(place, note, kept(events, rules))
     assert stored is not None
-    return Built(frame=merged(stored, rules), overwrite=True, state=name)
+    if not place.last:
+        return Built(frame=None, overwrite=True, state=name)
+    beside = others(place, note)
+    for more in beside:
+        stored = joined(stored, more)
+    rules = _rules(cdc, stored)
+    rows = merged(kept(stored, rules) if beside else stored, rules)
+    return Built(frame=rows, overwrite=True, state=name)
+
+
+def _rules(cdc: Cdc, events: DataFrame) -> Rules:
+    return rules_of(cdc, [name for name in events.columns if name not in (SEQUENCE, KIND)])
+
+
+def rules_note(cdc: Cdc) -> dict[str, Any]:
+    """What must be the same of all flows, and runs, whose events are merged with each other."""
+    lists = {
+        name: list(map(str, columns))
+        for name in ("ignore_null_updates_column_list", "ignore_null_updates_except_column_list")
+        if (columns := getattr(cdc, name)) is not None
+    }
+    return {
+        "keys": list(map(str, cdc.keys)),
+        "stored_as_scd_type": cdc.scd_type,
+        "ignore_null_updates": cdc.ignore_null_updates,
+        **lists,
+    }
 
 
 def rules_of(cdc: Cdc, columns: Sequence[str]) -> Rules:
@@ -68,10 +90,22 @@ def rules_of(cdc: Cdc, columns: Sequence[str]) -> Rules:
     return Rules(
         keys=keys,
         scd_type=cdc.scd_type,
-        fills=frozenset(rest) if cdc.ignore_null_updates else frozenset(),
+        fills=frozenset(_fills(cdc, columns, rest)),
         tracked=tuple(tracked),
         truncates=cdc.apply_as_truncates is not None,
     )
+
+
+def _fills(cdc: Cdc, columns: Sequence[str], rest: Sequence[str]) -> Sequence[str]:
+    """The columns in which a null leaves the value as it was; keys have none."""
+    only, but = cdc.ignore_null_updates_column_list, cdc.ignore_null_updates_except_column_list
+    if only is not None:
+        wanted = named(only, columns, "ignore_null_updates_column_list")
+        return [name for name in rest if name in wanted]
+    if but is not None:
+        lost = named(but, columns, "ignore_null_updates_except_column_list")
+        return [name for name in rest if name not in lost]
+    return rest if cdc.ignore_null_updates else ()
 
 
 def named(wanted: Sequence[Any], columns: Sequence[str], argument: str) -> list[str]:

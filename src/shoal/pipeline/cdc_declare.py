@@ -29,6 +29,7 @@ class _Declared(AutoCdcFlow):
     """pyspark's declaration, with what it has no room for."""
 
     cdc: Cdc
+    once: bool
 
 
 def declare(flow: AutoCdcFlow, lake: Lake, location: str) -> Flow:
@@ -43,8 +44,9 @@ def declare(flow: AutoCdcFlow, lake: Lake, location: str) -> Flow:
         PipelineError: Its arguments do not fit together.
     """
     if isinstance(flow, _Declared):
-        cdc = flow.cdc
+        cdc, once = flow.cdc, flow.once
     else:
+        once = False
         cdc = Cdc(
             keys=_names(flow.keys) or (),
             sequence_by=flow.sequence_by,
@@ -57,7 +59,7 @@ def declare(flow: AutoCdcFlow, lake: Lake, location: str) -> Flow:
         query = "SELECT 1 AS version"  # the function is called in the run
     else:
         read = f"`{'`.`'.join(flow.source.replace('`', '').split('.'))}`"
-        query = f"FROM {read}" if cdc.snapshot else f"FROM STREAM({read})"
+        query = f"FROM {read}" if cdc.snapshot or once else f"FROM STREAM({read})"
         query = f"SELECT * {query}"
     return Flow(
         name=flow.name or flow.target,
@@ -65,6 +67,7 @@ def declare(flow: AutoCdcFlow, lake: Lake, location: str) -> Flow:
         query=query,
         location=location,
         cdc=cdc,
+        once=once,
     )
 
 
@@ -79,6 +82,8 @@ def _check(cdc: Cdc, location: str) -> None:
         )
     elif cdc.column_list is not None and cdc.except_column_list is not None:
         wrong = "both column_list and except_column_list are given", "Remove one of them."
+    elif len(_nulls(cdc)) > 1:
+        wrong = f"both {' and '.join(_nulls(cdc)[:2])} are given", "Remove one of them."
     elif (
         cdc.track_history_column_list is not None
         and cdc.track_history_except_column_list is not None
@@ -100,6 +105,12 @@ def _check(cdc: Cdc, location: str) -> None:
         raise PipelineError(f"{location}: {wrong[0]}.", hint=wrong[1])
 
 
+def _nulls(cdc: Cdc) -> list[str]:
+    names = ("ignore_null_updates_column_list", "ignore_null_updates_except_column_list")
+    listed = [name for name in names if getattr(cdc, name) is not None]
+    return [*(["ignore_null_updates"] if cdc.ignore_null_updates else []), *listed]
+
+
 def create_auto_cdc_flow(  # noqa: PLR0917 - pyspark's own order
     target: str,
     source: str,
@@ -112,9 +123,12 @@ def create_auto_cdc_flow(  # noqa: PLR0917 - pyspark's own order
     name: str | None = None,
     *,
     ignore_null_updates: bool = False,
+    ignore_null_updates_column_list: Sequence[str | Column] | None = None,
+    ignore_null_updates_except_column_list: Sequence[str | Column] | None = None,
     apply_as_truncates: str | Column | None = None,
     track_history_column_list: Sequence[str | Column] | None = None,
     track_history_except_column_list: Sequence[str | Column] | None = None,
+    once: bool = False,
 ) -> None:
     """Declares a flow that merges a stream of change events into a streaming table.
 
@@ -133,9 +147,12 @@ def create_auto_cdc_flow(  # noqa: PLR0917 - pyspark's own order
             ``__START_AT`` and ``__END_AT``.
         name: The flow's name; the target's when it is None.
         ignore_null_updates: A null in an event leaves the column as it was.
+        ignore_null_updates_column_list: Only in these columns.
+        ignore_null_updates_except_column_list: In all columns but these.
         apply_as_truncates: Condition of events that delete all rows; type 1 only.
         track_history_column_list: Type 2: only changes of these columns make a new version.
         track_history_except_column_list: Type 2: changes of these columns make none.
+        once: The source is read as a whole, once, and again at a full refresh.
 
     Raises:
         PipelineError: The arguments do not fit together.
@@ -148,6 +165,8 @@ def create_auto_cdc_flow(  # noqa: PLR0917 - pyspark's own order
             keys=_names(keys) or (),
             sequence_by=sequence_by,
             ignore_null_updates=ignore_null_updates,
+            ignore_null_updates_column_list=_names(ignore_null_updates_column_list),
+            ignore_null_updates_except_column_list=_names(ignore_null_updates_except_column_list),
             apply_as_deletes=apply_as_deletes,
             apply_as_truncates=apply_as_truncates,
             column_list=_names(column_list),
@@ -156,6 +175,7 @@ def create_auto_cdc_flow(  # noqa: PLR0917 - pyspark's own order
             track_history_column_list=_names(track_history_column_list),
             track_history_except_column_list=_names(track_history_except_column_list),
         ),
+        once=once,
     )
 
 
@@ -200,7 +220,7 @@ def create_auto_cdc_from_snapshot_flow(
     )
 
 
-def _register(target: str, source: str, name: str | None, cdc: Cdc) -> None:
+def _register(target: str, source: str, name: str | None, cdc: Cdc, *, once: bool = False) -> None:
     from pyspark.pipelines.graph_element_registry import get_active_graph_element_registry
     from pyspark.pipelines.source_code_location import get_caller_source_code_location
 
@@ -217,6 +237,7 @@ def _register(target: str, source: str, name: str | None, cdc: Cdc) -> None:
             stored_as_scd_type=None,
             source_code_location=get_caller_source_code_location(stacklevel=2),
             cdc=replace(cdc),
+            once=once,
         )
     )
 

@@ -63,11 +63,12 @@ def build(place: Place) -> Built:
             "the source gave no snapshot at its first call.",
             hint="Return (DataFrame, version) when the latest version is None.",
         )
+    if not found:
+        return Built(frame=None, overwrite=False, notes=("no new snapshot",), idle=True)
     rules = rules_of(cdc, [n for n in events.columns if n not in (SEQUENCE, KIND)])
     name, stored = write(place, note, events, version=_packed(version))
     assert stored is not None
-    notes = () if found else ("no new snapshot",)
-    return Built(frame=merged(stored, rules), overwrite=True, state=name, notes=notes)
+    return Built(frame=merged(stored, rules), overwrite=True, state=name)
 
 
 def _snapshots(place: Place, cdc: Cdc, version: Any) -> Iterator[tuple[DataFrame, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PipelineError
+from shoal.lake import flows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from shoal.pipeline.frames import Place
 
-__all__ = ["Kept", "before", "joined", "staged", "write"]
+__all__ = ["Kept", "before", "joined", "others", "staged", "write"]
 
 _FORMAT = 1
 _NUMBERS = ("tinyint", "smallint", "int", "bigint", "float", "double")
@@ -45,7 +46,29 @@ def before(place: Place, rules: Mapping[str, Any]) -> Kept | None:
     known = place.work.before
     if place.full or known.state is None:
         return None
-    folder = Path(place.table.state_path(known.flow, known.state))
+    return _kept(place, known.flow, known.state, rules)
+
+
+def others(place: Place, rules: Mapping[str, Any]) -> list[DataFrame]:
+    """The events that the table's other flows keep: as of this run, or of their last.
+
+    A flow that is declared no more keeps its events until the table is made anew.
+
+    Raises:
+        PipelineError: They were made by other rules, or are gone.
+    """
+    own = place.work.before.flow
+    names = {} if place.full else dict.fromkeys(flows(place.table), "")
+    found = []
+    for name in sorted(names | dict(place.states)):
+        state = place.states.get(name) or place.table.progress(name).state
+        if name != own and state is not None:
+            found.append(_kept(place, name, state, rules).events)
+    return [events for events in found if events is not None]
+
+
+def _kept(place: Place, flow: str, state: str, rules: Mapping[str, Any]) -> Kept:
+    folder = Path(place.table.state_path(flow, state))
     again = f"shoal run --full-refresh {place.node.name}"
     try:
         note: dict[str, Any] = json.loads((folder / "state.json").read_text())
@@ -54,8 +77,10 @@ def before(place: Place, rules: Mapping[str, Any]) -> Kept | None:
             f"the events that '{place.node.name}' was made from are gone ({folder}).",
             hint=f"Read them again: {again}",
         ) from None
-    if note["format"] != _FORMAT or note["rules"] != dict(rules):
-        was = {name: value for name, value in note["rules"].items() if rules.get(name) != value}
+    if note["format"] != _FORMAT or note.get("rules") != dict(rules):
+        was = {
+            name: value for name, value in note.get("rules", {}).items() if rules.get(name) != value
+        }
         raise PipelineError(
             f"'{place.node.name}' was made with {was or 'another format'}; what it kept does not "
             "fit the declaration now.",

@@ -14,11 +14,11 @@ from shoal.pipeline.expectations import Expectation
 
 if TYPE_CHECKING:
     from shoal.engines import Engine
-    from shoal.lake import Table
+    from shoal.lake import Table, TableName
     from shoal.pipeline.definitions import Dataset
-    from shoal.pipeline.graph import Node
+    from shoal.pipeline.graph import Graph, Node, Query
 
-__all__ = ["not_null", "required", "row_key"]
+__all__ = ["not_null", "required", "row_key", "row_key_of"]
 
 _CHECK = "delta.constraints."
 
@@ -70,3 +70,16 @@ def row_key(node: Node) -> str:
             names = [str(key).removeprefix("Column<'").removesuffix("'>") for key in cdc.keys]
             return ",".join([*names, "__START_AT"] if cdc.scd_type == 2 else names)
     return ""
+
+
+def row_key_of(name: TableName, query: Query, graph: Graph) -> tuple[str, ...]:
+    """Columns that name a row of an input: those of the AUTO CDC flow that fills it, or reads it.
+
+    Args:
+        name: The input.
+        query: The flow that reads it.
+        graph: Its graph.
+    """
+    if name in graph.nodes and (known := row_key(graph.nodes[name])):
+        return tuple(known.split(","))
+    return tuple(map(str, query.flow.cdc.keys)) if query.flow.cdc is not None else ()

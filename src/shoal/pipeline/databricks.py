@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pyspark.pipelines import create_sink
@@ -33,6 +34,13 @@ _EITHER = "__shoal_either_kind__"
 _WARN: expectations.Action = "warn"
 _DROP: expectations.Action = "drop"
 _FAIL: expectations.Action = "fail"
+
+
+@dataclass(frozen=True)
+class _Flow(Flow):
+    """pyspark's declaration, with what it has no room for."""
+
+    once: bool
 
 
 def either_kind(query: object) -> bool:
@@ -141,24 +149,24 @@ def append_flow(
 ) -> Callable[[Query], Query]:
     """A decorator for a flow that appends to a streaming table or a sink.
 
-    Raises:
-        PipelineError: ``once`` is true.
+    Args:
+        target: The table or sink.
+        name: The flow's name; the function's when it is None.
+        comment: What it is for.
+        spark_conf: Settings of the flow.
+        once: A backfill: the flow reads its sources as a whole, once, and again at a full refresh.
     """
     del comment  # a flow is in no catalog
     place = get_caller_source_code_location(stacklevel=1)
-    if once:
-        raise PipelineError(
-            "append_flow(once=True) is not supported.",
-            hint="Read the source with spark.readStream: each of its rows is taken once.",
-        )
 
     def decorate(function: Query) -> Query:
-        flow = Flow(
+        flow = _Flow(
             name=name or function.__name__,
             target=target,
             spark_conf=dict(spark_conf or {}),
             source_code_location=place,
             func=function,
+            once=once,
         )
         get_active_graph_element_registry().register_flow(flow)
         expectations.mark_registered(function)

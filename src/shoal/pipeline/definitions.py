@@ -35,6 +35,8 @@ class Cdc:
         keys: Columns that identify a row.
         sequence_by: Orders the events of one key; None for snapshots.
         ignore_null_updates: A null in an event leaves the column as it was.
+        ignore_null_updates_column_list: Columns of which that is true; None means none.
+        ignore_null_updates_except_column_list: Columns of which it is not; None means none.
         apply_as_deletes: Condition of events that delete their key.
         apply_as_truncates: Condition of events that delete all rows; type 1 only.
         column_list: Columns to keep; None means all.
@@ -49,6 +51,8 @@ class Cdc:
     keys: tuple[str | Column, ...]
     sequence_by: str | Column | None = None
     ignore_null_updates: bool = False
+    ignore_null_updates_column_list: tuple[str | Column, ...] | None = None
+    ignore_null_updates_except_column_list: tuple[str | Column, ...] | None = None
     apply_as_deletes: str | Column | None = None
     apply_as_truncates: str | Column | None = None
     column_list: tuple[str | Column, ...] | None = None
@@ -91,6 +95,7 @@ class Flow:
         expectations: Conditions on the rows it gives.
         cdc: How its rows are merged into the target; None means that they are appended.
         local: The function that gives its rows, where no engine does; ``query`` is not called.
+        once: It runs once, over all rows of what it reads, and again at a full refresh.
     """
 
     name: str
@@ -100,6 +105,7 @@ class Flow:
     expectations: tuple[Expectation, ...] = ()
     cdc: Cdc | None = None
     local: LocalFunction | None = None
+    once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.engines import FileRead, KafkaRead, Read, TableRead, dataframe, read_files, rewrite
 from shoal.pipeline.definitions import Kind
+from shoal.pipeline.feeds import batch_feed, feed_asked, feed_relation
 from shoal.pipeline.inputs import table_relation
 from shoal.pipeline.messages import message_relation
 from shoal.pipeline.sources import source_name
+from shoal.pipeline.viewchecks import kept_rows
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from shoal.pipeline.graph import Graph, Node, Query
     from shoal.pipeline.work import FlowWork
 
-__all__ = ["Built", "Place", "build", "given", "pinned"]
+__all__ = ["Built", "Place", "build", "given", "pinned", "rows_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Place:
         full: The table is rebuilt: nothing that it holds now counts.
         folder: For files that are needed only until the rows are written; it may not exist yet.
         stopped: Asked during long work outside the engine; true means give up.
+        last: No other flow fills the table after this one in this run.
+        states: States that flows of the table already left in this run, by flow.
     """
 
     node: Node
@@ -48,6 +52,8 @@ class Place:
     full: bool
     folder: Path
     stopped: Callable[[], bool] = lambda: False
+    last: bool = True
+    states: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def table(self) -> Table:
@@ -60,16 +66,18 @@ class Built:
     """What one flow writes.
 
     Args:
-        frame: The rows.
+        frame: The rows; None where the table's last flow writes them with its own.
         overwrite: They are all rows of the table; otherwise they are added to it.
         state: Name of the state folder that goes with them, already filled.
         notes: What a person should know about how they came to be.
+        idle: There was nothing new after all: the table and the flow's progress stay.
     """
 
-    frame: DataFrame
+    frame: DataFrame | None
     overwrite: bool
     state: str | None = None
     notes: tuple[str, ...] = ()
+    idle: bool = False
 
 
 def build(place: Place) -> Built:
@@ -98,14 +106,19 @@ def pinned(place: Place) -> DataFrame:
     """The flow's query over pinned versions, and over just what is new where it streams."""
     from pyspark.sql.connect.proto import Plan
 
-    def relation(query: Query) -> Relation:
-        def new(read: Read) -> Relation | None:
-            inner = _view(read, place)
-            return relation(inner.queries[0]) if inner is not None else given(read, place)
+    return dataframe(Plan(root=rows_of(place.work.query, place)), place.engine.spark)
 
-        return rewrite(query.plan, new).root
 
-    return dataframe(Plan(root=relation(place.work.query)), place.engine.spark)
+def rows_of(query: Query, place: Place) -> Relation:
+    """The rows of a query, or of a view's, in this run."""
+
+    def new(read: Read) -> Relation | None:
+        inner = _view(read, place)
+        if inner is None:
+            return given(read, place)
+        return kept_rows(inner, rows_of(inner.queries[0], place))
+
+    return rewrite(query.plan, new).root
 
 
 def _view(read: Read, place: Place) -> Node | None:
@@ -124,4 +137,9 @@ def given(read: Read, place: Place) -> Relation:
     if isinstance(read, KafkaRead):
         return message_relation(read, work.messages[read], place)
     name = place.lake.name(read.name)
+    if feed_asked(read):
+        table, taken = place.lake.table(name), work.tables[name]
+        feed = taken.feed if read.streaming else batch_feed(read, table, taken.version)
+        assert feed is not None
+        return feed_relation(table, taken.version, feed, taken.key, engine.spark)
     return table_relation(read, place.lake.table(name), work.tables[name], engine.spark)

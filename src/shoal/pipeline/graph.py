@@ -23,6 +23,7 @@ from shoal.engines import (
 from shoal.errors import PipelineError, TableError, nearest
 from shoal.lake import TableName
 from shoal.pipeline.definitions import Dataset, Flow, Kind
+from shoal.pipeline.feeds import check_reads
 from shoal.pipeline.kafka import KafkaSource
 from shoal.pipeline.kinds import check_kind, settled
 from shoal.pipeline.load import flow_error, own_line, project_folder
@@ -49,6 +50,7 @@ class Query:
         tables: Tables and views read, by name; True where the read streams.
         files: Files read.
         messages: Kafka sources read.
+        functions: What the session's functions that the plan names do.
     """
 
     flow: Flow
@@ -56,6 +58,7 @@ class Query:
     tables: Mapping[TableName, bool]
     files: tuple[FileRead, ...]
     messages: tuple[KafkaRead, ...] = ()
+    functions: tuple[str, ...] = ()
 
     @property
     def streaming(self) -> bool:
@@ -165,7 +168,11 @@ def analyse(
 
     queries: dict[TableName, list[Query]] = {name: [] for name in registry.datasets}
     resolver = Resolver(
-        registry, lambda flow: _query(flow, lake, root, engine), lake=lake, root=root, engine=engine
+        registry,
+        lambda flow: _query(flow, lake, root, engine, registry.functions),
+        lake=lake,
+        root=root,
+        engine=engine,
     )
     answers = engine.resolving(resolver.resolve) if engine else contextlib.nullcontext()
     with project_folder(root), block_session_mutations(), answers:
@@ -198,11 +205,18 @@ def analyse(
     graph = Graph(nodes={name: nodes[name] for name in order}, resolver=known)
     graph = replace(graph, nodes={n: settled(node, graph) for n, node in graph.nodes.items()})
     for node in graph.nodes.values():
+        for query in node.queries:
+            try:
+                check_reads(query.plan, datasets, lake)
+            except PipelineError as error:
+                raise flow_error(query.flow.location, error) from error
         check_kind(node, graph, lake)
     return graph
 
 
-def _query(flow: Flow, lake: Lake, root: Path, engine: Engine | None) -> Query:
+def _query(
+    flow: Flow, lake: Lake, root: Path, engine: Engine | None, functions: Mapping[str, str]
+) -> Query:
     try:
         plan = _plan(flow)
         found = reads(plan)
@@ -229,7 +243,19 @@ def _query(flow: Flow, lake: Lake, root: Path, engine: Engine | None) -> Query:
                 check_options(file.format, file.options, embedded=embedded)
     except PipelineError as error:
         raise flow_error(flow.location, error) from error
-    return Query(flow=flow, plan=plan, tables=tables, files=files, messages=messages)
+    text = plan.SerializeToString().lower() if functions else b""
+    return Query(
+        flow=flow,
+        plan=plan,
+        tables=tables,
+        files=files,
+        messages=messages,
+        functions=tuple(
+            f"{name} {functions[name]}"
+            for name in sorted(functions)
+            if name.lower().encode() in text
+        ),
+    )
 
 
 def _plan(flow: Flow) -> Plan:
@@ -279,6 +305,12 @@ def _node(
             elif lake.table(name).exists():
                 external.add(name)
             else:
+                if name.path:
+                    raise PipelineError(
+                        f"{query.flow.location}: '{dataset.name}' reads {name.path}, which is no "
+                        "Delta table.",
+                        hint="Mend the path; it is relative to the project's folder.",
+                    )
                 known = [*map(str, datasets), *(table.name for table in lake.tables())]
                 close = nearest(str(name), known)
                 raise PipelineError(

@@ -319,6 +319,9 @@ class _View:
         names: set[str] = set()
         refused: set[str] = set()
         for read, name in enumerate(map(self.table_name, self.algebra.reads)):
+            given = self.algebra.reads[read]
+            if isinstance(given, TableRead) and given.options:  # another version, or the changes
+                refused.add(str(name))
             for inside, shape in positions:
                 if name is not None and read in inside:
                     (names if read in shape.linear else refused).add(str(name))

@@ -9,7 +9,7 @@ from shoal.engines import TableRead, plan_of, version_relation
 from shoal.lake import version_asked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pyspark.sql import Column, DataFrame
     from pyspark.sql.connect.proto import Relation
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shoal.lake import AddedFile, Table
     from shoal.pipeline.work import Input
 
-__all__ = ["files_relation", "table_relation"]
+__all__ = ["files_relation", "table_relation", "united"]
 
 
 def table_relation(read: TableRead, table: Table, given: Input, spark: SparkSession) -> Relation:
@@ -39,9 +39,14 @@ def table_relation(read: TableRead, table: Table, given: Input, spark: SparkSess
 
 
 def files_relation(
-    table: Table, version: int, files: Sequence[AddedFile], spark: SparkSession
+    table: Table,
+    version: int,
+    files: Sequence[AddedFile],
+    spark: SparkSession,
+    *,
+    more: Mapping[str, str] | None = None,
 ) -> Relation:
-    """The rows of some of a table's files, with the table's columns.
+    """The rows of some of a table's files, with the table's columns, and ``more`` of some types.
 
     A file does not hold its partition columns: files are read by partition, and the values added.
     """
@@ -50,6 +55,8 @@ def files_relation(
     from pyspark.sql.types import StructType
 
     columns = from_arrow_schema(table.schema(version))
+    for name, kind in (more or {}).items():
+        columns = columns.add(name, kind)
     if not files:
         return plan_of(spark.createDataFrame([], columns)).root
     by = table.partitions()
@@ -70,8 +77,14 @@ def files_relation(
         frames.append(
             frame.select(*(values.get(n, F.col(n)).alias(n) for n in columns.fieldNames()))
         )
-    while len(frames) > 1:  # a balanced tree: plans may nest only about a hundred levels
-        pairs = zip(frames[::2], frames[1::2], strict=False)
-        odd = frames[-1:] if len(frames) % 2 else []
-        frames = [one.unionAll(other) for one, other in pairs] + odd
-    return plan_of(frames[0]).root
+    return plan_of(united(frames)).root
+
+
+def united(frames: Sequence[DataFrame]) -> DataFrame:
+    """All rows of frames with the same columns."""
+    left = list(frames)
+    while len(left) > 1:  # a balanced tree: plans may nest only about a hundred levels
+        pairs = zip(left[::2], left[1::2], strict=False)
+        odd = left[-1:] if len(left) % 2 else []
+        left = [one.unionAll(other) for one, other in pairs] + odd
+    return left[0]

@@ -55,7 +55,9 @@ def metadata(run_id: str, rows: int, counts: Sequence[ExpectationCount]) -> dict
 
 def _count(count: ExpectationCount) -> Row:
     expected = count.expectation
+    view = {"view": str(count.view)} if count.view else {}
     return {
+        **view,
         "expectation": expected.name,
         "condition": expected.condition,
         "action": expected.action,
@@ -179,9 +181,8 @@ class Journal:
         events.sort(key=lambda row: row["at"])
         message = "killed: the process ended before the run did"
         events.append(_event(run, _now(), "run_end", "ERROR", message, status="killed"))
-        append_rows(self._lake, EXPECTATIONS, _EXPECTATIONS, [
-            row for row in counts if (row["dataset"], row["version"]) not in known
-        ])  # fmt: skip
+        if not known:
+            append_rows(self._lake, EXPECTATIONS, _EXPECTATIONS, counts)
         if not _logged(self._lake, run):
             append_rows(self._lake, EVENTS, _EVENTS, events)
         _forget(self._note)
@@ -218,7 +219,7 @@ def _expected(run: str, at: dt.datetime, name: str, counts: Iterable[Row]) -> It
         broke, total = count["failed"], count["failed"] + count["passed"]
         level = "INFO" if not broke else "ERROR" if count["action"] == "fail" else "WARN"
         message = f"{count['expectation']}: {broke:,} of {total:,} rows broke it"
-        yield _event(run, at, "expectation", level, message, name, **count)
+        yield _event(run, at, "expectation", level, message, count.get("view", name), **count)
 
 
 def _event(
@@ -244,10 +245,13 @@ def _event(
 def _counted(
     run: str, at: dt.datetime, dataset: object, version: int | None, counts: Iterable[Row]
 ) -> list[Row]:
-    return [
-        {"run_id": run, "at": at, "dataset": str(dataset), "version": version, **count}
-        for count in counts
-    ]
+    rows = []
+    for count in counts:
+        left = {name: value for name, value in count.items() if name != "view"}
+        # A view has no version; its counts are those of the tables that read it.
+        of = (count["view"], None) if "view" in count else (str(dataset), version)
+        rows.append({"run_id": run, "at": at, "dataset": of[0], "version": of[1], **left})
+    return rows
 
 
 _EVENTS = {
@@ -299,15 +303,14 @@ def append_rows(lake: Lake, name: str, columns: Mapping[str, str], rows: Sequenc
         table.commit(staged_files(folder), schema)
 
 
-def _known(lake: Lake, run: str) -> set[tuple[str, int]]:
-    """Tables and versions whose counts of a run were taken down."""
+def _known(lake: Lake, run: str) -> bool:
+    """Whether a run's counts were taken down, which is one commit."""
     import polars as pl
 
     table = lake.table(EXPECTATIONS)
     if not table.exists():
-        return set()
-    found = table.scan().filter(pl.col("run_id") == run).select("dataset", "version").collect()
-    return set(found.rows())
+        return False
+    return bool(table.scan().filter(pl.col("run_id") == run).select(pl.len()).collect().item())
 
 
 def _logged(lake: Lake, run: str) -> bool:

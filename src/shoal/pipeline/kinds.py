@@ -9,6 +9,7 @@ from shoal.engines import Read, TableRead, rewrite, stateful_operator
 from shoal.errors import PipelineError
 from shoal.pipeline.databricks import either_kind
 from shoal.pipeline.definitions import Kind
+from shoal.pipeline.viewchecks import kept_rows
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.proto import Plan, Relation
@@ -26,7 +27,7 @@ def seen_through(query: Query, graph: Graph, lake: Lake) -> Plan:
         view = graph.nodes.get(lake.name(read.name)) if isinstance(read, TableRead) else None
         if view is None or view.dataset.kind is not Kind.TEMPORARY_VIEW:
             return None
-        return seen_through(view.queries[0], graph, lake).root
+        return kept_rows(view, seen_through(view.queries[0], graph, lake).root)
 
     return rewrite(query.plan, inline)
 
@@ -90,12 +91,6 @@ def _streams(query: Query, graph: Graph) -> bool:
 
 def _check_view(query: Query, node: Node, *, streams: bool) -> None:
     dataset, location = node.dataset, query.flow.location
-    if dataset.kind is Kind.TEMPORARY_VIEW and (query.flow.expectations or dataset.expectations):
-        raise PipelineError(
-            f"{location}: expectations on the temporary view '{dataset.name}' are not "
-            "supported: a view stores nothing to count.",
-            hint="Put them on the table that reads it.",
-        )
     if dataset.kind is Kind.TEMPORARY_VIEW and query.flow.local is not None:
         raise PipelineError(
             f"{location}: the temporary view '{dataset.name}' is a "
@@ -112,12 +107,7 @@ def _check_view(query: Query, node: Node, *, streams: bool) -> None:
 
 def _check_cdc(query: Query, node: Node, graph: Graph) -> None:
     dataset, location = node.dataset, query.flow.location
-    if len(node.queries) > 1:
-        places = ", ".join(other.flow.location for other in node.queries)
-        raise PipelineError(
-            f"{location}: '{dataset.name}' takes an AUTO CDC flow and other flows ({places}).",
-            hint="Give the AUTO CDC flow a table of its own; union the sources in a view.",
-        )
+    _check_beside(query, node)
     if dataset.kind is not Kind.STREAMING_TABLE:
         raise PipelineError(
             f"{location}: an AUTO CDC flow writes into the {dataset.kind} '{dataset.name}'; it "
@@ -126,7 +116,8 @@ def _check_cdc(query: Query, node: Node, graph: Graph) -> None:
         )
     views = [graph.nodes[name] for name in query.tables if name in graph.nodes]
     for view in views:
-        if view.dataset.kind is not Kind.TEMPORARY_VIEW or _is_snapshot(query):
+        batch = _is_snapshot(query) or query.flow.once
+        if view.dataset.kind is not Kind.TEMPORARY_VIEW or batch:
             continue
         if not any(_streams(inner, graph) for inner in view.queries):
             raise PipelineError(
@@ -137,13 +128,48 @@ def _check_cdc(query: Query, node: Node, graph: Graph) -> None:
             )
 
 
+def _check_beside(query: Query, node: Node) -> None:
+    """Flows into one table merge by the same rules: their events then count as one stream."""
+    from shoal.pipeline.cdc import rules_note
+
+    rules = query.flow.cdc
+    assert rules is not None
+    for other in node.queries:
+        if other is query:
+            continue
+        cdc, wrong = other.flow.cdc, ""
+        if cdc is None:
+            wrong = "takes an AUTO CDC flow and other flows"
+        elif cdc.snapshot or rules.snapshot:
+            wrong = "takes a flow of snapshots and other flows"
+        elif (
+            rules_note(cdc) != rules_note(rules)
+            or cdc.track_history_column_list != rules.track_history_column_list
+            or cdc.track_history_except_column_list != rules.track_history_except_column_list
+            or (cdc.apply_as_truncates is None) != (rules.apply_as_truncates is None)
+        ):
+            wrong = "takes AUTO CDC flows that differ in keys, type, nulls, truncates or history"
+        if wrong:
+            raise PipelineError(
+                f"{query.flow.location}: '{node.name}' {wrong} "
+                f"({query.flow.location}, {other.flow.location}).",
+                hint="Make them equal, or give each a table of its own.",
+            )
+
+
 def _is_snapshot(query: Query) -> bool:
     return query.flow.cdc is not None and query.flow.cdc.snapshot
 
 
 def _check_stream(query: Query, node: Node, *, streams: bool) -> None:
     dataset, location = node.dataset, query.flow.location
-    if dataset.kind is Kind.STREAMING_TABLE and not streams and not _is_snapshot(query):
+    if query.flow.once and streams:
+        raise PipelineError(
+            f"{location}: the flow '{query.flow.name}' runs once and reads a stream.",
+            hint="Read all of it with spark.read, or leave ONCE out.",
+        )
+    batch = _is_snapshot(query) or query.flow.once
+    if dataset.kind is Kind.STREAMING_TABLE and not streams and not batch:
         raise PipelineError(
             f"{location}: the streaming table '{dataset.name}' reads no stream.",
             hint="Read one source with spark.readStream or STREAM(...), or declare "

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shoal.errors import EngineError, PipelineError, ProjectError, RetryableError, ShoalError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql.connect.session import SparkSession
 
+    from shoal.engines import Engine
     from shoal.lake import Lake
     from shoal.pipeline.registry import Registry
     from shoal.project import SourceFile
@@ -35,6 +36,7 @@ def load_sources(
     lake: Lake,
     root: Path,
     configuration: Mapping[str, str] | None = None,
+    engine: Engine | None = None,
 ) -> Registry:
     """Runs Python and R files and reads SQL files, collecting what they declare.
 
@@ -44,16 +46,17 @@ def load_sources(
         lake: Gives names their schema.
         root: Project folder; it is the current folder while a file runs.
         configuration: Values for ``${key}`` in SQL files.
+        engine: The session's engine, which then refuses to execute anything for a source file.
 
     Raises:
-        PipelineError: A declaration is wrong.
+        PipelineError: A declaration is wrong, or a file executes something.
         ProjectError: A file raises when it is imported.
     """
     from shoal.pipeline.registry import Registry
     from shoal.pipeline.rlang import load_r
 
     registry, scripts = Registry(lake, root, configuration), []
-    with declaring(registry, spark, root):
+    with declaring(registry, spark, root, engine):
         for file in files:
             if file.path.suffix == ".sql":
                 registry.register_sql(file.path.read_text(), Path(file.shown))
@@ -66,22 +69,29 @@ def load_sources(
 
 
 @contextlib.contextmanager
-def declaring(registry: Registry, spark: SparkSession, root: Path) -> Iterator[None]:
+def declaring(
+    registry: Registry, spark: SparkSession, root: Path, engine: Engine | None = None
+) -> Iterator[None]:
     """Lets what runs meanwhile declare datasets and flows, which the registry collects.
 
     Args:
         registry: It collects them.
         spark: The session of Databricks' own functions.
         root: Project folder; it is the current folder meanwhile.
+        engine: The session's engine, which then refuses to execute anything.
     """
     from pyspark.pipelines.block_session_mutations import block_session_mutations
     from pyspark.pipelines.graph_element_registry import graph_element_registration_context
 
+    functions = _functions_of(registry)  # made before what pyspark blocks
+    nothing_runs = engine.resolving(lambda plan: plan) if engine else contextlib.nullcontext()
     with (
         project_folder(root),
         graph_element_registration_context(registry),
         _databricks_names(spark),
         block_session_mutations(),
+        functions,
+        nothing_runs,
     ):
         yield
 
@@ -144,6 +154,45 @@ def project_folder(root: Path) -> Iterator[None]:
     finally:
         os.chdir(before)
         sys.path[:] = path
+
+
+def _functions_of(registry: Registry) -> contextlib.AbstractContextManager[None]:
+    """Lets sources say ``spark.udf.register``, and notes what the functions do.
+
+    A function in the session changes no flow by itself; one whose text names it is another flow
+    when the function is another.
+    """
+    from pyspark import cloudpickle as pickles
+    from pyspark.sql.connect.udf import UDFRegistration
+
+    from shoal.engines import describe
+
+    register: Any = UDFRegistration.register
+    cloudpickle: Any = pickles
+
+    def noted(self: Any, name: str, f: Any, *more: Any, **options: Any) -> Any:
+        function = getattr(f, "func", f)
+        registry.functions[name] = describe(function)
+        module = sys.modules.get(getattr(function, "__module__", ""))
+        # The file's module is importable only while it runs: what it defines travels by value.
+        if module is None or not module.__name__.startswith("shoal_project."):
+            return register(self, name, f, *more, **options)
+        cloudpickle.register_pickle_by_value(module)
+        try:
+            return register(self, name, f, *more, **options)
+        finally:
+            cloudpickle.unregister_pickle_by_value(module)
+
+    @contextlib.contextmanager
+    def allowed() -> Iterator[None]:
+        blocked = UDFRegistration.register
+        UDFRegistration.register = noted  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            UDFRegistration.register = blocked  # type: ignore[method-assign]
+
+    return allowed()
 
 
 @contextlib.contextmanager

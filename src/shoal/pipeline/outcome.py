@@ -29,11 +29,13 @@ class ExpectationCount:
         expectation: What was expected.
         passed: Rows that met it.
         failed: Rows that broke it.
+        view: The temporary view that it is on; None for the table itself.
     """
 
     expectation: Expectation
     passed: int
     failed: int
+    view: TableName | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

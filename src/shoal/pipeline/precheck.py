@@ -4,17 +4,64 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.errors import ShoalError
+from shoal.errors import PipelineError, ShoalError
 from shoal.pipeline.definitions import Kind
 from shoal.pipeline.load import flow_error
 from shoal.pipeline.sinks import kept_in, progress_name
+from shoal.pipeline.streams import streams_of, takes_changes
 from shoal.pipeline.work import definition, expand
 
 if TYPE_CHECKING:
     from shoal.lake import Lake, TableName
     from shoal.pipeline.graph import Graph, Node, Query
 
-__all__ = ["check_changed"]
+__all__ = ["check_changed", "check_full"]
+
+
+def check_full(
+    graph: Graph, lake: Lake, only: frozenset[TableName] | None, full: frozenset[TableName]
+) -> None:
+    """Refuses to make a table anew whose new rows a table of the same run could not tell.
+
+    Args:
+        graph: The graph.
+        lake: Where the tables are.
+        only: Tables that the run refreshes; None means all.
+        full: Those that it makes anew.
+
+    Raises:
+        PipelineError: The message names the reading flow, the hint the options that agree.
+    """
+    wanted, first = set(full), ""
+    for node in graph.tables:  # each after what it reads
+        if node.name in wanted or (only is not None and node.name not in only):
+            continue
+        for query in node.queries:
+            broken = [name for name in _streamed(node, query, graph, lake) if name in wanted]
+            if broken:
+                wanted.add(node.name)
+                first = first or (
+                    f"{query.flow.location}: '{node.name}' streams '{broken[0]}', which this run "
+                    "would make anew, so what is new in it could not be told; nothing was changed."
+                )
+    if first:
+        every = " ".join(
+            f"--full-refresh {node.name}" for node in graph.tables if node.name in wanted
+        )
+        raise PipelineError(first, hint=f"Make both anew: shoal run {every}")
+
+
+def _streamed(node: Node, query: Query, graph: Graph, lake: Lake) -> list[TableName]:
+    """Tables of which a flow goes on from what it read, and takes only appended rows."""
+    seen = kept_in(node.dataset, lake).progress(progress_name(node.dataset, query.flow)).versions
+    streams = [name for name, streams in expand(query, graph)[0].items() if streams]
+    return [
+        name
+        for name in streams
+        if str(name) in seen
+        and lake.table(name).exists()
+        and any(not takes_changes(read) for read in streams_of(query, graph, name, lake))
+    ]
 
 
 def check_changed(graph: Graph, lake: Lake, only: frozenset[TableName] | None) -> None:

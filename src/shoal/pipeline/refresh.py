@@ -6,24 +6,34 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ExpectationFailed, PipelineError
-from shoal.lake import NULL_PARTITION, Progress, Staged, staged_files
+from shoal.lake import (
+    FEED,
+    NULL_PARTITION,
+    Progress,
+    Staged,
+    feed_on,
+    record_changes,
+    staged_files,
+)
 from shoal.pipeline.constraints import not_null, required, row_key
 from shoal.pipeline.damaged import damaged
 from shoal.pipeline.definitions import Dataset, Kind
 from shoal.pipeline.deliver import begin, end, hand_over
 from shoal.pipeline.expectations import Action, Expectation
 from shoal.pipeline.explain import described
-from shoal.pipeline.frames import Place, build
+from shoal.pipeline.frames import Place, build, rows_of
 from shoal.pipeline.graph import Graph, Node
 from shoal.pipeline.journal import metadata
 from shoal.pipeline.load import flow_error
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
 from shoal.pipeline.sinks import kept_in
 from shoal.pipeline.sources import relisted, unchanged
+from shoal.pipeline.viewchecks import view_counts
 from shoal.pipeline.work import Decision
 
 if TYPE_CHECKING:
@@ -84,32 +94,37 @@ def refresh(
     start = time.perf_counter()
     table = kept_in(node.dataset, lake)
     node = begin(node, table)
+    if _lacks_feed(node.dataset, table):
+        record_changes(table)
     if decision.action == "none":
         version = table.version() if table.exists() else None
         return _result(decision, Status.UNCHANGED, start, version=version)
     output = _Output()
     full = decision.action == "full"
     with table.staging() as folder:
-        for index, work in enumerate(decision.work):
-            if work.new or full:
-                part = Path(folder) / f"flow-{index}"
-                place = Place(
-                    node=node,
-                    work=work,
-                    graph=graph,
-                    engine=engine,
-                    lake=lake,
-                    full=full,
-                    folder=Path(folder) / "scratch",
-                    stopped=stopped,
-                )
-                _run_flow(place, part, output)
-                shutil.rmtree(place.folder, ignore_errors=True)
+        todo = [work for work in decision.work if work.new or full]
+        for index, work in enumerate(todo):
+            part = Path(folder) / f"flow-{index}"
+            place = Place(
+                node=node,
+                work=work,
+                graph=graph,
+                engine=engine,
+                lake=lake,
+                full=full,
+                folder=Path(folder) / "scratch",
+                stopped=stopped,
+                last=index == len(todo) - 1,
+                states={p.flow: p.state for _, p in output.progress if p.state is not None},
+            )
+            _run_flow(place, part, output)
+            shutil.rmtree(place.folder, ignore_errors=True)
         broken = [c for c in output.counts if c.failed and c.expectation.action == "fail"]
         if broken:
+            name = broken[0].view or node.name
             raise ExpectationFailed(
                 f"{decision.work[0].query.flow.location}: {broken[0].failed} of "
-                f"{broken[0].passed + broken[0].failed} rows for '{node.name}' break "
+                f"{broken[0].passed + broken[0].failed} rows for '{name}' break "
                 f"'{broken[0].expectation.name}' ({broken[0].expectation.condition}); nothing was "
                 "committed.",
                 hint="Mend the rows or the condition, or use expect_or_drop.",
@@ -120,14 +135,15 @@ def refresh(
         output.rows = sum(file.rows for file in output.files)
         if node.dataset.kind is Kind.SINK and output.schemas:
             _deliver(node, table, output, engine, Path(folder))
-        if full or output.files or output.progress:
+        changed = full or bool(output.files or output.progress)
+        if changed:
             version = _commit(table, node, output, engine, full=full, run_id=run_id)
         else:
             version = table.version() if table.exists() else None
     end(node, table)
     return _result(
         decision,
-        Status.REFRESHED,
+        Status.REFRESHED if changed else Status.UNCHANGED,
         start,
         version=version,
         rows=output.rows,
@@ -136,6 +152,11 @@ def refresh(
         expectations=tuple(output.counts),
         notes=(*decision.notes, *output.notes),
     )
+
+
+def _lacks_feed(dataset: Dataset, table: Table) -> bool:
+    asked = dataset.properties.get(FEED, "").lower() == "true"
+    return asked and table.exists() and not feed_on(table)
 
 
 def _result(decision: Decision, status: Status, start: float, **values: Any) -> Refresh:
@@ -160,8 +181,12 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
     while True:
         part = folder / f"try-{attempt}"
         try:
-            built = build(replace(place, work=work))
-            schema = _write(built.frame, dataset, expectations, part, place.engine)
+            current = replace(place, work=work)
+            built = build(current)
+            counts, dropped = view_counts(current, partial(rows_of, place=current))
+            schema = None
+            if built.frame is not None:
+                schema = _write(built.frame, dataset, expectations, part, place.engine)
         except Exception as error:
             # Who was faster also removes the state that this flow goes on from.
             place.table.refuse_past(work.before.application, work.before.number)
@@ -184,9 +209,14 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
         if not streams and all(read.streaming for read in steady):
             return
         work = replace(work, files=steady)
-    _collect(part, schema, expectations, output)
-    output.overwrite |= built.overwrite
     output.notes += built.notes
+    if built.idle:
+        return
+    output.counts += counts
+    output.dropped += dropped
+    if schema is not None:
+        _collect(part, schema, expectations, output)
+    output.overwrite |= built.overwrite
     files = {f.path: [f.size, f.modified] for group in work.files.values() for f in group}
     kept = work.before.files if any(read.streaming for read in work.files) else {}
     output.progress.append(
@@ -340,7 +370,11 @@ def _commit(
             "shoal.refresh": "full" if full else "incremental",
             "shoal.inputs": ", ".join(f"{name}@{version}" for name, version in inputs.items()),
         },
-        checked=[c.expectation.condition for c in output.counts if c.expectation.action == "fail"],
+        checked=[
+            c.expectation.condition
+            for c in output.counts
+            if c.expectation.action == "fail" and c.view is None
+        ],
     )
 
 

@@ -46,6 +46,7 @@ class Registry(GraphElementRegistry):
     ) -> None:
         self.datasets: dict[TableName, Dataset] = {}
         self.flows: list[Flow] = []
+        self.functions: dict[str, str] = {}  # registered in the session: name to what it does
         self._lake = lake
         self._root = root
         self._configuration = configuration or {}
@@ -97,6 +98,7 @@ class Registry(GraphElementRegistry):
                 location=self._location(flow.source_code_location),
                 expectations=declared(flow.func),
                 local=getattr(flow.func, "__shoal_local__", None),
+                once=getattr(flow, "once", False),
             )
         )
 

@@ -29,6 +29,7 @@ from shoal.engines import (
 from shoal.errors import PipelineError, TableError, nearest
 from shoal.lake import version_asked
 from shoal.pipeline.definitions import Cdc, Dataset, Flow, Kind
+from shoal.pipeline.feeds import feed_asked, feed_columns
 from shoal.pipeline.load import flow_error
 from shoal.pipeline.sources import list_files, source_name
 
@@ -173,13 +174,16 @@ class Resolver:
         if isinstance(read, FileRead) and read.format.lower() in STORED:
             return None
         name = self._name(read) if isinstance(read, TableRead) else None
-        # Readers of one table may ask for different versions: only the latest is kept.
-        key = read if name is None else name
+        # Readers of one table may ask for different versions, or for its changes.
+        options = tuple(sorted(read.options.items())) if isinstance(read, TableRead) else ()
+        key = read if name is None else (name, options)
         known = self._schemas.get(key)
-        if known is None or (isinstance(read, TableRead) and read.options):
+        if known is None:
             found = self._found(read, name)
             with self._engine.resolving(None):
                 known = dataframe(found, self._engine.spark).schema
+            if isinstance(read, TableRead) and feed_asked(read):
+                known = feed_columns(known)
             self._schemas[key] = known
         return self._empty(known).root
 

@@ -17,7 +17,7 @@ from shoal.pipeline.graph import Graph
 from shoal.pipeline.journal import Journal, told
 from shoal.pipeline.lineage import record_lineage
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
-from shoal.pipeline.precheck import check_changed
+from shoal.pipeline.precheck import check_changed, check_full
 from shoal.pipeline.refresh import refresh
 from shoal.pipeline.sinks import kept_in
 from shoal.pipeline.work import Decision, Pins
@@ -50,6 +50,7 @@ def plan_run(graph: Graph, lake: Lake, root: Path, options: RunOptions) -> list[
     Raises:
         PipelineError: A table could not be refreshed; the message says why.
     """
+    check_full(graph, lake, options.only, options.full)
     pins = Pins(lake)
     changing: set[TableName] = set()
     decisions = []
@@ -101,6 +102,7 @@ def run_graph(
         KeyboardInterrupt: The run was stopped; each table is at a whole version.
     """
     with lake.writing(), Journal(lake, graph) as journal:
+        check_full(graph, lake, options.only, options.full)
         run = _Run(graph, engine, lake, root, options, journal, on_start, on_done)
         check_changed(graph, lake, options.only)
         run.go()

@@ -5,6 +5,7 @@ Grammar: Databricks' ``AUTO CDC ... INTO``; ``APPLY CHANGES`` is its old name.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,14 @@ class _Columns:
     but: tuple[str, ...] | None = None
 
 
-def read_cdc(reader: Reader, target: TableName, name: str) -> Flow:
+def read_cdc(reader: Reader, target: TableName, name: str, *, once: bool = False) -> Flow:
     """Reads what follows the target: ``FROM STREAM(source) KEYS (...) SEQUENCE BY ...``.
 
     Args:
         reader: Stands behind the target's name.
         target: The table that the events are merged into.
         name: The flow's name.
+        once: The source is read as a whole, once.
 
     Raises:
         PipelineError: A clause is wrong, missing, or written twice.
@@ -52,15 +54,19 @@ def read_cdc(reader: Reader, target: TableName, name: str) -> Flow:
     if not reader.take("FROM"):
         raise reader.error("FROM STREAM(source)")
     source = reader.written(reader.until(*_CLAUSES))
-    if not source.upper().startswith("STREAM"):
+    if not once and not re.match(r"STREAM\b", source, re.IGNORECASE):
         source = f"STREAM({source})"
     given = _clauses(reader)
     where = f" WHERE {given['WHERE']}" if "WHERE" in given else ""
     columns, history = (given.get(key, _Columns()) for key in ("COLUMNS", "TRACK HISTORY ON"))
+    some = given.get("IGNORE NULL UPDATES")
+    nulls = some if isinstance(some, _Columns) else _Columns()
     cdc = Cdc(
         keys=given["KEYS ("],
         sequence_by=given["SEQUENCE BY"],
-        ignore_null_updates="IGNORE NULL UPDATES" in given,
+        ignore_null_updates=given.get("IGNORE NULL UPDATES") is True,
+        ignore_null_updates_column_list=nulls.only,
+        ignore_null_updates_except_column_list=nulls.but,
         apply_as_deletes=given.get("APPLY AS DELETE WHEN"),
         apply_as_truncates=given.get("APPLY AS TRUNCATE WHEN"),
         column_list=columns.only,
@@ -74,7 +80,7 @@ def read_cdc(reader: Reader, target: TableName, name: str) -> Flow:
     if cdc.scd_type == 2 and cdc.apply_as_truncates is not None:
         raise _misfit(reader, "APPLY AS TRUNCATE WHEN goes with STORED AS SCD TYPE 1 only")
     query = f"SELECT * FROM {source}{where}"  # noqa: S608 - the person's own text
-    return Flow(name=name, target=target, query=query, location=reader.location, cdc=cdc)
+    return Flow(name=name, target=target, query=query, location=reader.location, cdc=cdc, once=once)
 
 
 def _clauses(reader: Reader) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def _value(reader: Reader, clause: str) -> Any:
     if clause == "KEYS (":
         return tuple(reader.list_())
     if clause == "IGNORE NULL UPDATES":
-        return True
+        return _columns(reader) if reader.take("ON") else True
     if clause == "STORED AS":
         for kind in (1, 2):
             if reader.take(f"SCD TYPE {kind}"):

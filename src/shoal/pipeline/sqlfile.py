@@ -108,24 +108,16 @@ def _flow(reader: Reader) -> Flow:
     name = reader.next("a name")
     if reader.take("COMMENT"):
         reader.next("a comment")
-    if reader.take("AS AUTO CDC INTO") or reader.take("AS APPLY CHANGES INTO"):
-        return read_cdc(reader, reader.name(), name)
-    if reader.sees("AS AUTO CDC ONCE") or reader.sees("AS INSERT INTO ONCE"):
-        raise _once(reader)
+    once = reader.take("AS AUTO CDC ONCE INTO") or reader.take("AS APPLY CHANGES ONCE INTO")
+    if once or reader.take("AS AUTO CDC INTO") or reader.take("AS APPLY CHANGES INTO"):
+        once = reader.take("ONCE") or once
+        return read_cdc(reader, reader.name(), name, once=once)
     if not reader.take("AS INSERT INTO"):
         raise reader.error("AS INSERT INTO or AS AUTO CDC INTO")
+    once = reader.take("ONCE")
     target = reader.name()
-    if reader.sees("ONCE"):
-        raise _once(reader)
     reader.take("BY NAME")
-    return Flow(name=name, target=target, query=reader.rest(), location=reader.location)
-
-
-def _once(reader: Reader) -> PipelineError:
-    return PipelineError(
-        f"{reader.location}: flows that run ONCE are not supported.",
-        hint="Read the source with STREAM(...): each of its rows is taken once.",
-    )
+    return Flow(name=name, target=target, query=reader.rest(), location=reader.location, once=once)
 
 
 def _dataset(reader: Reader, kind: Kind) -> tuple[Dataset, Flow | None]:

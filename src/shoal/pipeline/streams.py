@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from shoal.engines import FileRead, InputFile, resolve_schema
-from shoal.errors import PipelineError
-from shoal.lake import Progress, TableName
+from shoal.engines import FileRead, InputFile, TableRead, reads, resolve_schema
+from shoal.errors import PipelineError, TableError
+from shoal.lake import Progress, TableName, read_feed
 from shoal.pipeline.backlogs import backlogs
+from shoal.pipeline.constraints import row_key_of
 from shoal.pipeline.explain import edit, moves
+from shoal.pipeline.feeds import feed_asked, first
+from shoal.pipeline.kinds import seen_through
 from shoal.pipeline.sinks import kept_in, progress_name
 from shoal.pipeline.sources import list_files, new_files, source_name
 from shoal.pipeline.work import Action, Decision, FlowWork, Input, Pins, definition, expand, placed
@@ -18,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from shoal.lake import Changes, Lake
     from shoal.pipeline.graph import Graph, Node, Query
 
-__all__ = ["decide_stream", "only_new_rows"]
+__all__ = ["decide_stream", "only_new_rows", "streams_of", "takes_changes"]
 
 
 def decide_stream(
@@ -84,44 +89,31 @@ class _News:
 def _flow_news(
     node: Node, query: Query, graph: Graph, pins: Pins, root: Path, *, full: bool
 ) -> _News:
-    tables, reads, prints = expand(query, graph)
+    tables, files_read, prints = expand(query, graph)
     known = kept_in(node.dataset, pins.lake).progress(progress_name(node.dataset, query.flow))
     start = Progress(flow=known.flow, number=known.number) if full else known
     defined = definition(node, query, prints)
     notes: list[str] = []
-    if start.definition not in (None, defined) and query.flow.cdc is not None:
+    if start.definition not in (None, defined) and query.flow.cdc and not query.flow.once:
         raise PipelineError(
             f"{query.flow.location}: the AUTO CDC flow into '{node.name}' changed, and what it "
             "kept of earlier events does not fit any more.",
             hint=f"Merge them again from the start: shoal run --full-refresh {node.name}",
         )
-    edited = ""
+    ran, edited = start.definition is not None, ""
     if start.definition not in (None, defined):
         edited = edit(node, query, graph, start)
-        notes.append(only_new_rows(query))
-    count, rows = 0, 0
-    news: dict[str, tuple[int | None, int]] = {}
-    inputs: dict[TableName, Input] = {}
-    for name, streaming in tables.items():
-        inputs[name] = given = _table_input(node, query, name, streaming, start, pins)
-        if streaming and given.changes is not None:
-            count += len(given.changes.files)
-            rows += given.changes.rows
-            if given.changes.files:
-                news[str(name)] = (start.versions[str(name)][1], given.version)
-        elif streaming:
-            news[str(name)] = (None, given.version)
-            more, number, _ = pins.lake.table(name).size(given.version)
-            count += number
-            rows += more
+        notes.append(only_new_rows(query) if not query.flow.once else _ran_already(query))
+    given = _tables_input(node, query, tables, start, pins, graph)
     listed: dict[FileRead, tuple[InputFile, ...]] = {}
     passed: dict[str, list[int]] = {}
     schemas = dict(start.schemas)
     arrived = 0
     with placed(query):
-        for read in reads:
+        for read in files_read:
             if not read.streaming:
                 listed[read] = tuple(list_files(read, root))
+                arrived += len(listed[read]) if query.flow.once and not ran else 0
                 continue
             found = new_files(read, root, start.files, first=known.number < 0)
             listed[read] = found.files
@@ -135,10 +127,13 @@ def _flow_news(
         query=query,
         before=start,
         definition=defined,
-        tables=inputs,
+        tables=given.inputs,
         files=listed,
         # By files: a writer need not have said how many rows.
-        new=bool(count or arrived or arriving.new) or _new_snapshot(query, start, inputs),
+        new=not ran
+        if query.flow.once
+        else bool(given.files or arrived or arriving.new)
+        or _new_snapshot(query, start, given.inputs),
         messages=arriving.spans,
         offsets=arriving.offsets,
         schemas=schemas,
@@ -146,13 +141,59 @@ def _flow_news(
     )
     return _News(
         work=work,
-        inputs=news,
+        inputs=given.news,
         edit=edited,
-        files=count + arrived,
+        files=given.files + arrived,
         messages=arriving.count,
-        rows=None if arrived else rows + arriving.count,
+        rows=None if arrived else given.rows + arriving.count,
         notes=tuple(notes),
     )
+
+
+def _ran_already(query: Query) -> str:
+    again = f"shoal run --full-refresh {query.flow.target}"
+    return f"{query.flow.location} changed, but ran already: {again}"
+
+
+@dataclass(kw_only=True)
+class _Tables:
+    """What a flow takes from tables, and how much of it is new."""
+
+    inputs: dict[TableName, Input] = field(default_factory=dict)
+    news: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    files: int = 0
+    rows: int = 0
+
+
+def _tables_input(
+    node: Node,
+    query: Query,
+    tables: Mapping[TableName, bool],
+    start: Progress,
+    pins: Pins,
+    graph: Graph,
+) -> _Tables:
+    found = _Tables()
+    for name, streaming in tables.items():
+        given = _table_input(node, query, name, streaming, start, pins, graph)
+        found.inputs[name] = given
+        if not streaming and not (query.flow.once and start.definition is None):
+            continue
+        if given.feed is not None and given.feed.start is None:
+            found.files += given.feed.files
+            found.rows += given.feed.rows
+        elif given.changes is not None:
+            found.files += len(given.changes.files)
+            found.rows += given.changes.rows
+            if given.changes.files:
+                before = start.versions.get(str(name))
+                found.news[str(name)] = (before[1] if before else None, given.version)
+        else:
+            found.news[str(name)] = (None, given.version)
+            rows, files, _ = pins.lake.table(name).size(given.version)
+            found.files += files
+            found.rows += rows
+    return found
 
 
 def _columns(
@@ -178,38 +219,81 @@ def _new_snapshot(query: Query, start: Progress, inputs: Mapping[TableName, Inpu
 
 
 def _table_input(
-    node: Node, query: Query, name: TableName, streaming: bool, start: Progress, pins: Pins
+    node: Node,
+    query: Query,
+    name: TableName,
+    streaming: bool,
+    start: Progress,
+    pins: Pins,
+    graph: Graph,
 ) -> Input:
     identity, version = pins.pin(name)
     seen = start.versions.get(str(name))
-    if not streaming or seen is None:
-        return Input(id=identity, version=version)
-    if seen[0] != identity or version < seen[1]:
+    source = pins.lake.table(name)
+    streams = streams_of(query, graph, name, pins.lake) if streaming else []
+    feeds = [read for read in streams if feed_asked(read)]
+    key = row_key_of(name, query, graph)
+    if not streaming:
+        return Input(id=identity, version=version, key=key)
+    if seen is not None and (seen[0] != identity or version < seen[1]):
         raise PipelineError(
             f"{query.flow.location}: '{name}', which '{node.name}' streams, was made anew since "
             "the last run, so what is new in it cannot be told.",
             hint=f"Read it from the start: shoal run --full-refresh {node.name}",
         )
-    changes = pins.lake.table(name).changes(after=seen[1], until=version)
-    if not changes.append_only:
-        if _skips_changes(query):
-            changes = changes.appended()
-        else:
-            raise PipelineError(
-                f"{query.flow.location}: '{name}', which '{node.name}' streams, had rows changed "
-                f"or removed in version {changes.rewrites[0]}; a stream only takes appended rows.",
-                hint=f"shoal run --full-refresh {node.name} reads it from the start, or read it "
-                'with .option("skipChangeCommits", "true").',
+    try:
+        after = first(streams[0], source, version) if seen is None else seen[1]
+        feed, changes = None, None
+        if feeds:
+            snapshot = version if after is None else None
+            feed = read_feed(
+                source, after=version if after is None else after, until=version, start=snapshot
             )
-    return Input(id=identity, version=version, changes=changes)
+        if len(feeds) < len(streams) and after is not None:
+            changes = source.changes(after=after, until=version)
+    except TableError as error:
+        raise PipelineError(f"{query.flow.location}: {error.message}", hint=error.hint) from error
+    if changes is not None and not changes.append_only:
+        changes = _allowed(changes, [r for r in streams if r not in feeds], node, query, name)
+    return Input(id=identity, version=version, changes=changes, feed=feed, key=key)
 
 
-def _skips_changes(query: Query) -> bool:
-    from shoal.engines import TableRead, reads
+def _allowed(
+    changes: Changes, streams: Sequence[TableRead], node: Node, query: Query, name: TableName
+) -> Changes:
+    """The new rows of a table that also had rows removed, as the reader's options say."""
 
-    return any(
-        isinstance(read, TableRead)
-        and read.streaming
-        and read.options.get("skipchangecommits", "").lower() == "true"
-        for read in reads(query.plan)
+    def said(option: str) -> bool:
+        return any(read.options.get(option, "").lower() == "true" for read in streams)
+
+    if said("skipchangecommits"):
+        return changes.appended()
+    if said("ignorechanges"):
+        return replace(changes, rewrites=(), removed=())
+    added = {file.version for file in changes.files}
+    refused = [version for version in changes.rewrites if version in added]
+    if said("ignoredeletes") and not refused:
+        return replace(changes, rewrites=(), removed=())
+    raise PipelineError(
+        f"{query.flow.location}: '{name}', which '{node.name}' streams, had rows changed "
+        f"or removed in version {(refused or changes.rewrites)[0]}; a stream only takes appended "
+        "rows.",
+        hint=f"shoal run --full-refresh {node.name} reads it from the start, or read it "
+        'with .option("skipChangeCommits", "true"), or its changes with '
+        '.option("readChangeFeed", "true").',
     )
+
+
+def takes_changes(read: TableRead) -> bool:
+    """Whether a streaming read goes on when rows of the table were changed or removed."""
+    past = ("skipchangecommits", "ignorechanges")
+    return feed_asked(read) or any(read.options.get(name, "").lower() == "true" for name in past)
+
+
+def streams_of(query: Query, graph: Graph, name: TableName, lake: Lake) -> list[TableRead]:
+    """How a query streams a table, views seen through."""
+    return [
+        read
+        for read in reads(seen_through(query, graph, lake))
+        if isinstance(read, TableRead) and read.streaming and lake.name(read.name) == name
+    ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shoal.lake import last_writers
 from shoal.pipeline.backlogs import backlogs
+from shoal.pipeline.constraints import row_key_of
 from shoal.pipeline.explain import edit, moves
 from shoal.pipeline.increment import Increment, following, follows
 from shoal.pipeline.sources import list_files
@@ -28,7 +29,11 @@ def decide_view(
     query = node.queries[0]
     tables, reads, prints = expand(query, graph)
     before = pins.lake.table(node.name).progress(query.flow.name)
-    inputs = {name: Input(id=pin[0], version=pin[1]) for name in tables for pin in [pins.pin(name)]}
+    inputs = {
+        name: Input(id=pin[0], version=pin[1], key=row_key_of(name, query, graph))
+        for name in tables
+        for pin in [pins.pin(name)]
+    }
     with placed(query):
         files = {read: tuple(list_files(read, root)) for read in reads}
         arriving = backlogs(query, graph, {}, batch=True)

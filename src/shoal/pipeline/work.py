@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from shoal.engines import FileRead, InputFile, KafkaRead, describe, fingerprint
 from shoal.errors import PipelineError, RetryableError
-from shoal.lake import Changes, Progress, TableName
+from shoal.lake import Changes, Feed, Progress, TableName
 from shoal.pipeline.definitions import Kind
 from shoal.pipeline.graph import Graph, Node, Query
 from shoal.pipeline.load import flow_error
+from shoal.pipeline.viewchecks import expected_of
 
 if TYPE_CHECKING:
     from shoal.lake import Lake
@@ -60,11 +61,15 @@ class Input:
         id: The table's Delta id.
         version: The pinned version.
         changes: For a stream that was read before: what came since; None means all rows.
+        feed: For a stream of changes: those to read.
+        key: Columns that name a row of the table, where that is known.
     """
 
     id: str
     version: int
     changes: Changes | None = None
+    feed: Feed | None = None
+    key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +137,7 @@ def expand(query: Query, graph: Graph) -> tuple[dict[TableName, bool], list[File
     """Stored tables, files and plan fingerprints of a query, temporary views seen through."""
     tables: dict[TableName, bool] = {}
     files = list(query.files)
-    prints = [fingerprint(query.plan)]
+    prints = [fingerprint(query.plan), *query.functions]
     for name, streaming in query.tables.items():
         inner = graph.nodes.get(name)
         if inner is None or inner.dataset.kind is not Kind.TEMPORARY_VIEW:
@@ -143,7 +148,7 @@ def expand(query: Query, graph: Graph) -> tuple[dict[TableName, bool], list[File
             for table, streams in more.items():
                 tables[table] = tables.get(table, False) or streams
             files += [file for file in found if file not in files]
-            prints += below
+            prints += [*below, *map(repr, expected_of(inner))]
     return tables, files, prints
 
 

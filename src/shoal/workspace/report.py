@@ -25,7 +25,7 @@ class TableReport:
         dropped: Rows that expectations left out.
         rescued: Malformed rows kept for inspection.
         seconds: Wall time.
-        expectations: Name to ``{"action", "passed", "failed"}``.
+        expectations: Name to ``{"action", "passed", "failed"}``; ``view.name`` for those on views.
         notes: What was left alone, and why.
         error: The error, if any.
         retryable: It failed over something that may work when tried again.

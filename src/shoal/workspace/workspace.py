@@ -84,7 +84,12 @@ class Workspace:
         from shoal.lake import Lake
 
         spec = self.project.spec
-        return Lake(self.project.storage, spec.schema, catalog=spec.catalog)
+        return Lake(
+            self.project.storage,
+            spec.schema,
+            catalog=spec.catalog,
+            folder=self.project.root,
+        )
 
     @cached_property
     def engine(self) -> Engine:
@@ -134,6 +139,7 @@ class Workspace:
             lake=self.lake,
             root=self.project.root,
             configuration=self.project.spec.configuration,
+            engine=self.engine,
         )
         return analyse(registry, lake=self.lake, root=self.project.root, engine=self.engine)
 
@@ -494,7 +500,7 @@ def _table_report(result: Refresh) -> TableReport:
         rescued=result.rescued,
         seconds=result.seconds,
         expectations={
-            count.expectation.name: {
+            f"{count.view}.{count.expectation.name}" if count.view else count.expectation.name: {
                 "action": count.expectation.action,
                 "passed": count.passed,
                 "failed": count.failed,

@@ -108,3 +108,17 @@ def test_wrong_snapshots_are_refused(project, rows, more, shift, message):
     assert message in found.error
     assert "tables.py:" in found.error
     assert not project.lake.table("silver.people").exists()
+
+
+@pytest.mark.parametrize("scd", [1, 2])
+def test_a_function_with_nothing_new_makes_no_version(project, scd):
+    function(project, scd=scd)
+    project.land("1.json", [{"id": 1, "name": "a"}])
+    project.ok()
+    before = project.versions()
+    found = project.ok()["silver.people"]
+    assert found.status == "unchanged" and found.notes == ("no new snapshot",)
+    assert project.versions() == before
+    project.land("2.json", [{"id": 1, "name": "b"}])
+    project.ok()
+    assert ("b" in project.rows("silver.people", "name")) and project.versions() != before

@@ -142,16 +142,91 @@ def test_an_expectation_above_the_table_says_where_it_belongs(project) -> None:
     assert "Put @dp.table" in error.value.hint
 
 
-def test_a_view_takes_no_expectations(project) -> None:
-    project.python("""
-        @dp.temporary_view(name="v")
-        @shoal.expect("positive", "amount > 0")
-        def v():
-            return spark.read.schema("amount INT").json("landing")
+VIEW = """
+@dp.temporary_view(name="clean")
+@shoal.expect("small", "amount < 10")
+@shoal.expect_or_drop("positive", "amount > 0")
+@shoal.expect_or_drop("known", "id IS NOT NULL")
+def clean():
+    return spark.{read}.schema("id BIGINT, amount DOUBLE").json("landing")
+"""
+
+
+def test_a_view_of_a_stream_drops_and_counts_the_rows_of_each_run(project) -> None:
+    project.python(
+        VIEW.format(read="readStream")
+        + """
+@dp.table(name="t")
+def t():
+    return spark.readStream.table("clean").select("id")
+"""
+    )
+    project.land("1.json", ROWS)
+    found = project.ok()["default.t"]
+    assert (found.rows, found.dropped) == (1, 2)
+    assert found.expectations["default.clean.positive"]["failed"] == 2
+    project.land("2.json", [{"id": 4, "amount": 20.0}, {"id": None, "amount": -1.0}])
+    found = project.ok()["default.t"]
+    assert (found.rows, found.dropped) == (1, 1)
+    assert project.rows("t", "id") == [1, 4]
+    assert [row[1:5] for row in counted(project) if row[0] == "default.clean"] == sorted(
+        [
+            ("small", "warn", 2, 1),
+            ("positive", "drop", 1, 2),
+            ("known", "drop", 3, 0),
+            ("small", "warn", 1, 1),
+            ("positive", "drop", 1, 1),
+            ("known", "drop", 1, 1),
+        ],
+        key=repr,
+    )
+    before = len(counted(project))
+    project.ok()
+    assert len(counted(project)) == before
+
+
+def test_views_upon_views_filter_and_fail_in_order(project) -> None:
+    text = (
+        VIEW.format(read="read")
+        + """
+@dp.temporary_view(name="upper")
+@shoal.expect_or_fail("few", "id < {most}")
+def upper():
+    return spark.read.table("clean")
+
+@dp.materialized_view(name="m")
+def m():
+    return spark.sql("SELECT count(*) AS n, sum(amount) AS s FROM upper")
+"""
+    )
+    project.land("1.json", [*ROWS, {"id": 7, "amount": 5.0}])
+    project.python(text.replace("{most}", "5"))
+    found = project.run()["default.m"]
+    assert "1 of 2 rows for 'default.upper' break 'few' (id < 5)" in found.error
+    assert not project.lake.table("m").exists()
+    project.python(text.replace("{most}", "8"))
+    project.ok()
+    assert project.rows("m", "n", "s") == [(2, 6.0)]
+    project.python(text.replace("{most}", "8").replace("amount > 0", "amount > 2"))
+    assert project.plan()["default.m"] == ("full", "its definition changed")
+    project.ok()
+    assert project.rows("m", "n", "s") == [(1, 5.0)]
+
+
+def test_a_view_that_follows_its_input_sees_through_a_checked_view(project) -> None:
+    project.sql("""
+        CREATE STREAMING TABLE t AS SELECT * FROM STREAM read_files(
+            'landing', format => 'json', schema => 'id long, amount long');
+        CREATE TEMPORARY VIEW v (CONSTRAINT positive EXPECT (amount > 0) ON VIOLATION DROP ROW)
+            AS SELECT * FROM t;
+        CREATE MATERIALIZED VIEW m AS SELECT id % 2 AS odd, sum(amount) AS s FROM v GROUP BY 1;
     """)
-    with pytest.raises(PipelineError, match="expectations on the temporary view") as error:
-        project.run()
-    assert "transformations/tables.py:" in str(error.value)
+    project.land("1.json", [{"id": i, "amount": i - 3} for i in range(40)])
+    project.ok()
+    project.land("2.json", [{"id": 1, "amount": 1000}, {"id": 1, "amount": -1000}])
+    assert project.ok()["default.m"].refresh == "incremental"
+    evens, odds = sum(range(1, 37, 2)), sum(range(2, 37, 2))
+    assert project.rows("m", "odd", "s") == [(0, evens), (1, odds + 1000)]
 
 
 def test_decorators_leave_the_function_callable() -> None:

@@ -110,7 +110,6 @@ def test_decorators_return_the_function(project) -> None:
         ('@dp.table(partition_cols="day")\ndef t(): ...', "must be a list of column names"),
         ("@dp.table(name=3)\ndef t(): ...", "name must be text"),
         ('dp.create_streaming_table("t", path="/x")', "'t' has a path"),
-        ('@dp.append_flow(target="t", once=True)\ndef f(): ...', "once=True"),
         ("dp.view(3)", "decorator was put on int"),
     ],
 )

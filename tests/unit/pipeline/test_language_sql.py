@@ -187,8 +187,8 @@ def test_configuration_goes_into_the_text(tmp_path, project) -> None:
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
-        ("CREATE FLOW f AS INSERT INTO ONCE t SELECT 1", "flows that run ONCE"),
-        ("CREATE FLOW f AS AUTO CDC ONCE INTO t FROM x", "flows that run ONCE"),
+        ("CREATE FLOW f AS INSERT ONCE INTO t SELECT 1", "expected AS INSERT INTO"),
+        ("CREATE FLOW f AS AUTO CDC ONCE INTO t FROM x", "expected KEYS"),
         ("APPLY CHANGES INTO t FROM STREAM(x) KEYS (a)", "expected SEQUENCE BY"),
         ("APPLY CHANGES INTO t FROM STREAM(x) SEQUENCE BY a", "expected KEYS"),
         ("APPLY CHANGES INTO t FROM STREAM(x) KEYS (a) KEYS (b) SEQUENCE BY a", "KEYS only once"),

@@ -70,6 +70,8 @@ def train(
         else:
             plan = Plan(declaration, source)
             fits = fit_one(plan, Path(folder), progress)
+    if declaration.by and not reason:
+        reason = f"all {len(plan.segments.texts):,} segments fitted"
     return finish(plan, lake, fits, begun, reason)
 
 

@@ -108,6 +108,7 @@ def test_training_again_fits_what_changed_and_makes_no_run_for_nothing(workspace
     assert report.reason == "asked for: 1 of 6 segments fitted, 5 carried over", report.error
     (report,) = workspace.train(["price"], everything=True)
     assert report.metrics["segments_fitted"] == 6
+    assert report.reason == "asked for: all 6 segments fitted"
     with pytest.raises(ProjectError, match="Segments are those of one model"):
         workspace.train(segments=["0,s1"])
 

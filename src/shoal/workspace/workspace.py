@@ -230,7 +230,9 @@ class Workspace:
         if name in changing:
             return plan(True, f"follows {name}")
         if table.exists():
-            trained = champion.tags.get("shoal.table_version"), champion.tags.get("shoal.table_id")
+            tags = champion.tags
+            seen = tags.get("shoal.current_version", tags.get("shoal.table_version"))
+            trained = seen, tags.get("shoal.table_id")
             if trained != (str(table.version()), table.id()):
                 return plan(True, f"{name} is at version {table.version()}, it saw {trained[0]}")
         return plan(False, "nothing changed")

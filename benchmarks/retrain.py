@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--changed", type=float, default=0.02, help="share of segments with news")
     parser.add_argument("--learner", choices=("ridge", "lightgbm"), default="ridge")
     parser.add_argument("--workers", type=int, default=None, help="processes; default all cores")
+    parser.add_argument("--cold", action="store_true", help="new worker processes for each")
     parser.add_argument("--repeat", type=int, default=3, help="turns of each")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
@@ -75,7 +76,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     from shoal.lake import Lake
     from shoal.models import TrainedFleet, collecting_models, model
     from shoal.tracking import RunContext, Tracker
-    from shoal.training import retrain, train
+    from shoal.training import new_nursery, retrain, train
 
     lake = Lake(folder / "lake")
     table = lake.table("gold.sales")
@@ -101,20 +102,27 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         return trained
 
     day = options.rows
+    nursery = None if options.cold else new_nursery()
     for _ in range(options.repeat):
         begun = time.perf_counter()
-        last = record("full", begun, train(found[0], lake, workers=options.workers))
+        last = record(
+            "full", begun, train(found[0], lake, workers=options.workers, nursery=nursery)
+        )
         count = max(int(options.segments * options.changed), 1)
         chosen = np.sort(np.random.default_rng(day).permutation(every)[:count])
         table.append(rows(chosen, np.arange(day, day + 5), options.features))
         day += 5
         since, begun = last.members_version, time.perf_counter()
         last = record(
-            "changed", begun, retrain(found[0], lake, since=since, workers=options.workers)
+            "changed",
+            begun,
+            retrain(found[0], lake, since=since, workers=options.workers, nursery=nursery),
         )
         reason, begun = last.reason, time.perf_counter()
         assert retrain(found[0], lake, since=last.members_version) is None
         took["nothing"].append(time.perf_counter() - begun)
+    if nursery is not None:
+        nursery.close()
     base = float(np.median(took["full"]))
     shape = f"{options.segments:,} segments x {options.rows} rows x {options.features} features"
     shown = Table(title=f"{shape}, {options.learner}, {os.cpu_count()} cores")

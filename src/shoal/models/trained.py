@@ -33,6 +33,8 @@ class TrainedFleet:
         seconds: Wall-clock time of the whole training.
         failures: Cause of each fallback or failure, and how many segments it met.
         reason: Which segments were fitted, which were carried over, and why.
+        current_version: The oldest version that a member was compared with; None when it is
+            ``table_version``. Older after some segments were fitted alone.
     """
 
     declaration: ModelDeclaration
@@ -51,3 +53,4 @@ class TrainedFleet:
     seconds: float
     failures: dict[str, int]
     reason: str = ""
+    current_version: int | None = None

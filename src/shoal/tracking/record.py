@@ -254,6 +254,11 @@ class Recording:
             "shoal.fingerprint": trained.declaration.fingerprint(),
             "shoal.table": trained.table,
             "shoal.table_version": trained.table_version,
+            "shoal.current_version": (
+                trained.table_version
+                if trained.current_version is None
+                else trained.current_version
+            ),
             "shoal.table_id": trained.table_id,
             "shoal.members_table": trained.members_table,
             "shoal.members_version": trained.members_version,

@@ -14,7 +14,8 @@ from shoal.errors import TableError, TrainingError, nearest
 from shoal.models import ModelDeclaration
 from shoal.models.segments import segment_key
 from shoal.training.base import Base
-from shoal.training.kernel import read_rows, row_hashes
+from shoal.training.hashing import row_hashes
+from shoal.training.kernel import read_rows
 from shoal.training.sorting import sort_rows
 from shoal.training.source import Segments, Source, find_segments, segments_of
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["Refit", "compare", "named_segments", "touched_keys"]
+
+_MOST_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +111,7 @@ def compare(
     hashes: list[str] = []
     if keys:
         sort_rows(declaration, part, base.target, file)
-        with pa.memory_map(str(file)) as mapped:
-            rows = pa.ipc.open_file(mapped).read_all()
-            hashes = row_hashes(*read_rows(rows), offsets)
+        hashes = _hashes(file, offsets)
     old = base.segments.select("segment", "rows", "rows_hash", *by)
     known = dict(zip(old["segment"].to_list(), old["rows_hash"].to_list(), strict=True))
     forced = keys if forced is None else forced
@@ -135,6 +136,21 @@ def compare(
         offsets=np.stack([offsets[at[stale]], offsets[at[stale] + 1]], axis=1),
         gone=old.height + len(set(keys) - set(known)) - whole.height,
     )
+
+
+def _hashes(file: Path, offsets: np.ndarray[Any, Any]) -> list[str]:
+    """The hash of each segment, some million rows at a time."""
+    found: list[str] = []
+    with pa.memory_map(str(file)) as mapped:
+        rows = pa.ipc.open_file(mapped).read_all()
+        first = 0
+        while first < len(offsets) - 1:
+            end = int(np.searchsorted(offsets, offsets[first] + _MOST_ROWS, side="right")) - 1
+            bounds = offsets[first : max(end, first + 1) + 1]
+            part = rows.slice(bounds[0], bounds[-1] - bounds[0])
+            found += row_hashes(*read_rows(part), bounds - bounds[0])
+            first += len(bounds) - 1
+    return found
 
 
 def named_segments(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal.lake import Lake
 from shoal.models import FleetHeader, TrainedFleet, write_fleet
@@ -114,6 +115,7 @@ def commit_fleet(
         seconds=time.perf_counter() - begun,
         failures=members.failures,
         reason=reason,
+        current_version=pc.min(rows.column("table_version")).as_py(),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import time
 import warnings
@@ -16,6 +15,7 @@ import pyarrow as pa
 from shoal.errors import ModelError
 from shoal.models.codecs import Encoder, prove_round_trip
 from shoal.models.metrics import Held, metric_sums
+from shoal.training.hashing import row_hashes
 from shoal.training.lean import lean_fit, lean_predict
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "fit_segments",
     "lost_segment",
     "read_rows",
-    "row_hashes",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -180,18 +179,6 @@ def read_rows(rows: pa.Table) -> tuple[Array, Array, Array | None]:
         features[:, i] = rows.column(str(i)).to_numpy()
     target = rows.column(TARGET).to_numpy()
     return features, target, rows.column(TIME).to_numpy() if timed else None
-
-
-def row_hashes(features: Array, target: Array, moments: Array | None, offsets: Array) -> list[str]:
-    """SHA-256 of each segment's rows in their order, shortened to 128 bits, as hex."""
-    columns = [np.ascontiguousarray(c) for c in (features, target, moments) if c is not None]
-    found = []
-    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        digest = hashlib.sha256()
-        for column in columns:
-            digest.update(column[start:end].data)
-        found.append(digest.hexdigest()[:32])
-    return found
 
 
 def _clean(

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -22,21 +16,9 @@ import pyarrow as pa
 
 from shoal.errors import TrainingError
 from shoal.training.kernel import lost_segment
+from shoal.training.nursery import Nursery, cause_of, search_path
 
 __all__ = ["Pool", "Task"]
-
-# One thread in each worker: the segments are the parallelism.
-_ONE_THREAD = dict.fromkeys(
-    (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "LOKY_MAX_CPU_COUNT",
-    ),
-    "1",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,50 +54,26 @@ class _Worker:
 
 
 class Pool:
-    """Processes that fit segments; starts warming up at once, and works when it is given a job.
+    """Processes that fit segments, forked from a nursery.
 
     Args:
-        workers: How many processes.
-        modules: What they import before the job comes.
+        nursery: Starts them; it may serve one pool after another.
+        workers: How many.
 
     Attributes:
         size: How many processes.
     """
 
-    def __init__(self, workers: int, modules: Iterable[str] = ()) -> None:
+    def __init__(self, nursery: Nursery, workers: int) -> None:
         self.size = workers
+        self._nursery = nursery
         self._workers: list[_Worker] = []
-        self._exits: dict[int, int] = {}
-        self._pids: deque[int] = deque()
-        self._unread = b""
         self._opening = b""
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            self._nursery = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "shoal.training.worker",
-                    str(theirs.fileno()),
-                    *modules,
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # a chatty estimator must not spoil --json
-                start_new_session=True,
-                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(_paths())},
-            )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def open(self, job: Path, rows: Path) -> None:
@@ -125,24 +83,18 @@ class Pool:
             job: A cloudpickled `FitJob`.
             rows: The sorted rows, an uncompressed Arrow file.
         """
-        message = {"job": str(job), "rows": str(rows), "path": json.dumps(_paths())}
+        message = {"job": str(job), "rows": str(rows), "path": json.dumps(search_path())}
         self._opening = json.dumps(message).encode()
-        for worker in self._workers:
-            worker.pipe.close()
-        self._workers.clear()
+        self.close()
         for _ in range(self.size):
             self._workers.append(self._start())
 
     def close(self) -> None:
-        """Stop all processes at once."""
+        """End all workers at once, also in a long fit."""
         for worker in self._workers:
             worker.pipe.close()
+            self._nursery.kill(worker.pid)
         self._workers.clear()
-        self._control.close()
-        # Its own session: one signal ends the nursery and all workers, also in a long fit.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._nursery.pid, signal.SIGKILL)
-        self._nursery.wait()
 
     def run(self, tasks: Iterable[Task], done: Callable[[Task, pa.RecordBatch], None]) -> None:
         """Fit all tasks.
@@ -200,62 +152,22 @@ class Pool:
         suspects: deque[Task],
         done: Callable[[Task, pa.RecordBatch], None],
     ) -> None:
-        code = self._exit_code(worker.pid)
+        code = self._nursery.exit_code(worker.pid)
         worker.pipe.close()
         if not worker.ready:
-            raise TrainingError(f"A worker process {_cause(code)} before it could start.")
+            raise TrainingError(f"A worker process {cause_of(code)} before it could start.")
         if worker.tasks:
             # Tasks run in order and each is answered, so it was the first that killed it.
             running = worker.tasks.popleft()
             if len(running) == 1:
-                done(running, lost_segment(f"worker {_cause(code)}"))
+                done(running, lost_segment(f"worker {cause_of(code)}"))
             else:
                 suspects.extend(running.apart())
             waiting.extendleft(reversed(worker.tasks))
         self._workers[self._workers.index(worker)] = self._start()
 
     def _start(self) -> _Worker:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                socket.send_fds(self._control, [b"fork"], [theirs.fileno()])
-            except OSError:
-                raise self._nursery_died() from None
-        while not self._pids:
-            self._listen()
-        worker = _Worker(pipe=Connection(ours.detach()), pid=self._pids.popleft())
+        pipe, pid = self._nursery.fork()
+        worker = _Worker(pipe=pipe, pid=pid)
         worker.pipe.send_bytes(self._opening)
         return worker
-
-    def _listen(self) -> None:
-        received = self._control.recv(65536)
-        if not received:
-            raise self._nursery_died()
-        *lines, self._unread = (self._unread + received).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            if "exit" in message:
-                self._exits[message["pid"]] = message["exit"]
-            else:
-                self._pids.append(message["pid"])
-
-    def _exit_code(self, pid: int) -> int:
-        while pid not in self._exits:
-            self._listen()
-        return self._exits.pop(pid)
-
-    def _nursery_died(self) -> TrainingError:
-        return TrainingError(
-            f"The process that starts workers {_cause(self._nursery.wait())}.",
-            hint="its own error is printed above",
-        )
-
-
-def _paths() -> list[str]:
-    return [path or str(Path.cwd()) for path in sys.path]
-
-
-def _cause(code: int) -> str:
-    if code == -signal.SIGALRM:
-        return "stopped: the fit took longer than the model's timeout"
-    return f"died (signal {-code})" if code < 0 else f"ended (exit code {code})"

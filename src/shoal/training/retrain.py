@@ -17,9 +17,9 @@ from shoal.training.base import Base, read_base
 from shoal.training.carry import Refit, compare, named_segments, touched_keys
 from shoal.training.fingerprint import member_fingerprint
 from shoal.training.fitting import Progress, refit
+from shoal.training.nursery import Nursery
 from shoal.training.plan import Plan
-from shoal.training.pool import Pool
-from shoal.training.run import finish, libraries, processors, train
+from shoal.training.run import finish, open_pool, train
 from shoal.training.source import Source, has_new_labels, open_source
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def retrain(
     workers: int | None = None,
     progress: Progress | None = None,
     version: int | None = None,
+    nursery: Nursery | None = None,
 ) -> TrainedFleet | None:
     """Fit only what changed since an earlier training, and carry the other members over.
 
@@ -54,6 +55,7 @@ def retrain(
         workers: Processes that fit; default one per processor.
         progress: Called with the numbers of fitted segments and of those to fit.
         version: The table's version to read; default the newest.
+        nursery: Starts the workers; by default one for this training.
 
     Returns:
         What was trained, for tracking; None when nothing had to be.
@@ -69,7 +71,13 @@ def retrain(
         raise TrainingError(f"Model {declaration.name!r} has no segments: it declares no by.")
     source = open_source(declaration, lake, version)
     all_of_it = partial(
-        train, declaration, lake, workers=workers, progress=progress, version=version
+        train,
+        declaration,
+        lake,
+        workers=workers,
+        progress=progress,
+        version=version,
+        nursery=nursery,
     )
     base = read_base(lake.table(f"shoal.fleet_{declaration.name}"), since)
     why = _everything(declaration, source, base)
@@ -97,7 +105,7 @@ def retrain(
         return all_of_it(reason="all, a class is new")
     with (
         tempfile.TemporaryDirectory(prefix="shoal-train-") as folder,
-        Pool(workers or processors(), libraries()) as pool,
+        open_pool(nursery, workers) as pool,
     ):
         work = compare(
             declaration,

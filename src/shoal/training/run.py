@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from shoal.errors import TrainingError
@@ -15,11 +17,12 @@ from shoal.training.baseline import baseline_member
 from shoal.training.commit import commit_fleet
 from shoal.training.fitting import Fits, Progress, fit_many, fit_one
 from shoal.training.members import Members, assemble
+from shoal.training.nursery import Nursery
 from shoal.training.plan import Plan
 from shoal.training.pool import Pool
 from shoal.training.source import open_source
 
-__all__ = ["finish", "libraries", "processors", "train"]
+__all__ = ["finish", "new_nursery", "open_pool", "train"]
 
 
 def train(
@@ -29,6 +32,7 @@ def train(
     workers: int | None = None,
     progress: Progress | None = None,
     version: int | None = None,
+    nursery: Nursery | None = None,
     reason: str = "",
 ) -> TrainedFleet:
     """Fit a model for every segment, and commit all members in one transaction.
@@ -44,6 +48,7 @@ def train(
         workers: Processes that fit; default one per processor.
         progress: Called with the numbers of fitted and of all segments.
         version: The table's version to read; default the newest.
+        nursery: Starts the workers; by default one for this training.
         reason: Why everything is fitted, for the report.
 
     Returns:
@@ -59,12 +64,14 @@ def train(
     source = open_source(declaration, lake, version)
     with tempfile.TemporaryDirectory(prefix="shoal-train-") as folder:
         if declaration.by:
-            with Pool(workers or processors(), libraries()) as pool:
+            with open_pool(nursery, workers) as pool:
                 plan = Plan(declaration, source)
                 fits = fit_many(plan, pool, Path(folder), progress)
         else:
             plan = Plan(declaration, source)
             fits = fit_one(plan, Path(folder), progress)
+    if declaration.by and not reason:
+        reason = f"all {len(plan.segments.texts):,} segments fitted"
     return finish(plan, lake, fits, begun, reason)
 
 
@@ -94,14 +101,22 @@ def _nothing_fitted(declaration: ModelDeclaration, members: Members) -> Training
     )
 
 
-def libraries() -> list[str]:
-    """What workers import before their job comes."""
+def new_nursery() -> Nursery:
+    """One that knows what the models declared so far are likely to need."""
     loaded = [name for name in ("xgboost", "lightgbm") if name in sys.modules]
-    return ["sklearn.pipeline", "sklearn.linear_model", "sklearn.preprocessing", *loaded]
+    modules = ["sklearn.pipeline", "sklearn.linear_model", "sklearn.preprocessing", *loaded]
+    return Nursery(modules)
 
 
-def processors() -> int:
-    """How many processors this process may use."""
+@contextlib.contextmanager
+def open_pool(nursery: Nursery | None, workers: int | None) -> Iterator[Pool]:
+    """A pool of so many workers, one per processor by default, of a nursery or its own."""
+    with contextlib.ExitStack() as stack:
+        nursery = nursery or stack.enter_context(new_nursery())
+        yield stack.enter_context(Pool(nursery, workers or _processors()))
+
+
+def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -10,7 +10,6 @@ import sysconfig
 from pathlib import Path
 from types import ModuleType
 
-import shoal
 from shoal.errors import TrainingError
 from shoal.models import ModelDeclaration
 from shoal.training.kernel import FitJob
@@ -74,7 +73,7 @@ def is_own_file(path: str) -> bool:
 def _installed() -> tuple[str, ...]:
     # Compared as text: there are some thousand modules.
     paths = [sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return (*(f"{path}{os.sep}" for path in paths), f"{Path(shoal.__file__).parent}{os.sep}", "<")
+    return (*(f"{path}{os.sep}" for path in paths), f"{Path(__file__).parents[1]}{os.sep}", "<")
 
 
 def _importable(name: str) -> bool:

@@ -64,7 +64,13 @@ class Source:
             values = self.keys[name].unique()
             if len(values) <= _MOST_VALUES:  # this one the Parquet reader can use
                 frame = frame.filter(pl.col(name).is_in(values.implode(), nulls_equal=True))
-        return frame.join(self.keys.lazy(), on=self.keys.columns, how="semi", nulls_equal=True)
+        return frame.join(
+            self.keys.lazy(),
+            on=self.keys.columns,
+            how="semi",
+            nulls_equal=True,
+            maintain_order="left",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The process that fits: ``python -m shoal.training.worker FD MODULE...``, started by the pool.
+"""The process that fits: ``python -m shoal.training.worker FD MODULE...``, started by `Nursery`.
 
 It imports what fitting needs once, then forks one child for each worker the pool asks for. It is
 a fresh interpreter of its own, so the program that trains may be a script without a main guard, a
@@ -32,26 +32,60 @@ def main() -> None:
     wake.setblocking(False)
     signal.set_wakeup_fd(wake.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    living: set[int] = set()
+    cold = True
     while True:
-        ready, _, _ = select.select([control, woken], [], [])
+        ready, _, _ = select.select([control, woken], [], [], 0 if cold else None)
+        if not ready:
+            _warm_up()
+            cold = False
         if woken in ready:
             woken.recv(4096)
-            _report_exits(control)
+            _report_exits(control, living)
         if control in ready:
-            message, fds, _, _ = socket.recv_fds(control, 4096, 1)
+            message, fds = b"", list[int]()
+            with contextlib.suppress(ConnectionResetError):
+                message, fds, _, _ = socket.recv_fds(control, 4096, 16)
             if not message:
                 return  # the pool is gone; its workers see their own pipes close
-            pid = os.fork()
-            if pid == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                for each in (control, woken, wake):
-                    each.close()
-                _work(Connection(fds[0]))
-                os._exit(0)
-            os.close(fds[0])
-            _send(control, {"pid": pid})
+            for command in message.splitlines():
+                if command == b"fork":
+                    living.add(_fork(fds.pop(0), control, (woken, wake)))
+                elif (pid := int(command.removeprefix(b"kill "))) in living:
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _fork(pipe: int, control: socket.socket, others: tuple[socket.socket, ...]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for each in (control, *others):
+            each.close()
+        _work(Connection(pipe))
+        os._exit(0)
+    os.close(pipe)
+    _send(control, {"pid": pid})
+    return pid
+
+
+def _warm_up() -> None:
+    """What the first fit would import, while nobody waits: pyarrow asks for pandas, for one."""
+    import numpy as np
+    import pyarrow as pa
+    from sklearn.linear_model import Ridge
+
+    from shoal.training.kernel import FitJob, fit_segments
+
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pandas")
+    job = FitJob(
+        build=Ridge, features=1, classes=0, timed=False, nan_ok=False, metrics=("mae",),
+        metric="mae", baseline="mean", holdout=0.2, min_rows=5,
+    )  # fmt: skip
+    values = np.arange(10.0)
+    fit_segments(pa.table({"0": values, "target": values}), np.array([0, 10]), job)
 
 
 def _import_all(modules: list[str]) -> None:
@@ -67,7 +101,7 @@ def _import_all(modules: list[str]) -> None:
             del sys.modules["pandas"]
 
 
-def _report_exits(control: socket.socket) -> None:
+def _report_exits(control: socket.socket, living: set[int]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -75,6 +109,7 @@ def _report_exits(control: socket.socket) -> None:
             return
         if pid == 0:
             return
+        living.discard(pid)
         _send(control, {"pid": pid, "exit": os.waitstatus_to_exitcode(status)})
 
 

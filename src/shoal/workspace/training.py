@@ -110,8 +110,9 @@ def _fit(
         space.on_event("train", declaration.name, (done, total))
 
     workers = space.project.profile.workers
+    nursery = space.nursery if declaration.by else None
     if last is None:
-        return train(declaration, space.lake, workers=workers, progress=progress)
+        return train(declaration, space.lake, workers=workers, progress=progress, nursery=nursery)
     return retrain(
         declaration,
         space.lake,
@@ -120,6 +121,7 @@ def _fit(
         segments=scope.segments,
         workers=workers,
         progress=progress,
+        nursery=nursery,
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from shoal.pipeline import Decision, Graph, Refresh, RunOptions
     from shoal.serving import ServedModels
     from shoal.tracking import ModelVersion, Tracker
+    from shoal.training import Nursery
     from shoal.workspace.events import Quality
     from shoal.workspace.lineage import Lineage
     from shoal.workspace.maintain import Maintenance
@@ -75,7 +76,7 @@ class Workspace:
         self.close()
 
     def close(self) -> None:
-        """Ends the engine's session, if one was started."""
+        """Ends the engine's session and the workers, if any were started."""
         self._open.close()
 
     @cached_property
@@ -108,6 +109,13 @@ class Workspace:
 
         self.project.storage.mkdir(parents=True, exist_ok=True)
         return Tracker(self.project.tracking, self.project.artifacts, self.project.name)
+
+    @cached_property
+    def nursery(self) -> Nursery:
+        """Starts the processes that fit; one for all trainings of this workspace."""
+        from shoal.training import new_nursery
+
+        return self._open.enter_context(new_nursery())
 
     @cached_property
     def maintenance(self) -> Maintenance:
@@ -236,7 +244,9 @@ class Workspace:
         if name in changing:
             return plan(True, f"follows {name}")
         if table.exists():
-            trained = champion.tags.get("shoal.table_version"), champion.tags.get("shoal.table_id")
+            tags = champion.tags
+            seen = tags.get("shoal.current_version", tags.get("shoal.table_version"))
+            trained = seen, tags.get("shoal.table_id")
             if trained != (str(table.version()), table.id()):
                 return plan(True, f"{name} is at version {table.version()}, it saw {trained[0]}")
         return plan(False, "nothing changed")

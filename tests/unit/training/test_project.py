@@ -108,8 +108,24 @@ def test_training_again_fits_what_changed_and_makes_no_run_for_nothing(workspace
     assert report.reason == "asked for: 1 of 6 segments fitted, 5 carried over", report.error
     (report,) = workspace.train(["price"], everything=True)
     assert report.metrics["segments_fitted"] == 6
+    assert report.reason == "asked for: all 6 segments fitted"
     with pytest.raises(ProjectError, match="Segments are those of one model"):
         workspace.train(segments=["0,s1"])
+
+
+def test_segments_fitted_alone_leave_the_model_behind(workspace) -> None:
+    workspace.train(["price"])
+    more = sales(12).set_column(2, "day", pa.array(range(600, 612)))
+    workspace.lake.table("gold.sales").append(more)
+    (alone,) = workspace.train(["price"], segments=["0,s1"])
+    assert alone.reason == "asked for: 1 of 6 segments fitted, 5 carried over", alone.error
+    changed = len(set(more["store"].to_pylist())) - 1
+    for expected in ("trained", "current"):
+        (report,) = (m for m in workspace.learn(()).models if m.model == "price")
+        assert report.status == expected, report
+        if expected == "trained":
+            assert report.reason.startswith("gold.sales is at version 1, it saw 0: ")
+            assert report.metrics["segments_fitted"] == changed
 
 
 @pytest.mark.parametrize(

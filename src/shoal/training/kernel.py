@@ -104,13 +104,11 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
     features, target, moments, bounds = _clean(features, target, moments, offsets, job)
     dropped = np.diff(offsets) - np.diff(bounds)
     cuts = split_rows(bounds, moments, job.holdout)
-    together = None
     fits = _Fits(job)
     with warnings.catch_warnings(record=True) as seen, _configured(job):
         warnings.simplefilter("always")
-        if job.batched:
-            together = fit_batched(features, target, bounds, cuts, job)
-            seen.clear()
+        together = fit_batched(features, target, bounds, cuts, job)
+        seen.clear()
         single = np.arange(len(cuts)) if together is None else together.others(len(cuts))
         for i in single.tolist():
             if job.timeout:

@@ -5,6 +5,6 @@ in one pass, the few unknowns of all segments are solved for together, and the f
 written into one buffer, in the template that scikit-learn's own fit of one segment gives.
 """
 
-from shoal.training.batched.fit import fit_batched
+from shoal.training.batched.fit import fit_batched, is_batched
 
-__all__ = ["fit_batched"]
+__all__ = ["fit_batched", "is_batched"]

@@ -13,7 +13,7 @@ from shoal.errors import ModelError
 from shoal.models.codecs import Encoder, decode, prove_round_trip
 from shoal.models.metrics import Held
 from shoal.training.batched.moments import Sums, sum_segments
-from shoal.training.batched.plan import plan_of
+from shoal.training.batched.plan import Plan, plan_of
 from shoal.training.batched.solve import solve
 from shoal.training.batched.state import fill_states
 from shoal.training.measured import sum_columns
@@ -21,7 +21,7 @@ from shoal.training.measured import sum_columns
 if TYPE_CHECKING:
     from shoal.training.kernel import FitJob
 
-__all__ = ["Together", "fit_batched"]
+__all__ = ["Together", "fit_batched", "is_batched"]
 
 Array = np.ndarray[Any, Any]
 
@@ -79,13 +79,8 @@ def fit_batched(
     Returns:
         The fitted segments; None when there are none. The others are for scikit-learn.
     """
-    if job.classes or job.nan_ok:
-        return None
     begun, used = time.perf_counter(), time.process_time()
-    try:
-        plan = plan_of(job.build())
-    except Exception:  # noqa: BLE001 (the ordinary way says what is wrong, segment by segment)
-        return None
+    plan = _plan(job)
     at = np.flatnonzero(cuts - bounds[:-1] >= max(job.min_rows, 2))
     if plan is None or not len(at):
         return None
@@ -118,7 +113,7 @@ def fit_batched(
         return None
     kept = np.repeat(sound, held)
     truth = target[_ranges(cuts, ends)][kept]
-    base = _baseline(job, raw, target, sums, starts, cuts, ends)[kept]
+    base = _baseline(job, raw, target, sums, cuts, ends)[kept]
     at, held = at[sound], held[sound]
     columns = _columns(template, states, (cuts - starts)[sound], held)
     some = np.flatnonzero(held)
@@ -134,6 +129,20 @@ def fit_batched(
     took = {"fit_seconds": time.perf_counter() - begun, "core_seconds": time.process_time() - used}
     columns |= {name: pa.array(np.full(len(at), t / len(at))) for name, t in took.items()}
     return Together(at=at, rows=pa.RecordBatch.from_pydict(columns))
+
+
+def is_batched(job: FitJob) -> bool:
+    """Whether the job's segments are fitted at once, all that can be."""
+    return _plan(job) is not None
+
+
+def _plan(job: FitJob) -> Plan | None:
+    if not job.batched or job.classes or job.nan_ok:
+        return None
+    try:
+        return plan_of(job.build())
+    except Exception:  # noqa: BLE001 (the ordinary way says what is wrong, segment by segment)
+        return None
 
 
 def _predict(sums: Sums, weights: Array, cuts: Array, ends: Array) -> tuple[Array, Array]:
@@ -180,20 +189,19 @@ def _baseline(
     features: Array,
     target: Array,
     sums: Sums,
-    starts: Array,
     cuts: Array,
     ends: Array,
 ) -> Array:
     if isinstance(job.baseline, int):
-        return np.asarray(features[_ranges(cuts, ends), job.baseline])
+        column: Array = features[_ranges(cuts, ends), job.baseline]
+        return column
     if job.baseline == "last":
-        return np.repeat(target[cuts - 1], ends - cuts)
-    return np.repeat(sums.pivot[:, -1] + sums.train.shift[:, -1], ends - cuts)
+        return target[cuts - 1].repeat(ends - cuts)
+    mean: Array = (sums.pivot[:, -1] + sums.train.shift[:, -1]).repeat(ends - cuts)
+    return mean
 
 
-def _columns(
-    template: str, states: Array, train: Array, held: Array
-) -> dict[str, pa.Array]:
+def _columns(template: str, states: Array, train: Array, held: Array) -> dict[str, pa.Array]:
     count, size = states.shape
     offsets = np.arange(count + 1, dtype=np.int64) * size
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(states)]

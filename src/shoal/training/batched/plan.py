@@ -102,7 +102,7 @@ def _row_wise(step: Any) -> bool:
         return False
     if type(step) is PolynomialFeatures:
         return True
-    if type(step) is not FunctionTransformer or step.check_inverse and step.inverse_func:
+    if type(step) is not FunctionTransformer or (step.check_inverse and step.inverse_func):
         return False
     function = step.func
     named = isinstance(function, np.ufunc) and function.nin == 1 and function.nout == 1

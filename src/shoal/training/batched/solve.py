@@ -134,9 +134,7 @@ def _standard(scaler: Any, moments: Moments, _: Array, slope: Array, level: Arra
     return found, slope / scale, left / scale
 
 
-def _min_max(
-    scaler: Any, moments: Moments, pivot: Array, slope: Array, level: Array
-) -> _Scaled:
+def _min_max(scaler: Any, moments: Moments, pivot: Array, slope: Array, level: Array) -> _Scaled:
     least, most = _extremes(moments, pivot, slope, level)
     low, high = scaler.feature_range
     scale = (high - low) / _no_zeros(most - least)
@@ -160,7 +158,8 @@ def _max_abs(_: Any, moments: Moments, pivot: Array, slope: Array, level: Array)
 
 
 def _extremes(moments: Moments, pivot: Array, slope: Array, level: Array) -> tuple[Array, Array]:
-    assert moments.least is not None and moments.most is not None  # noqa: S101 (the plan asked)
+    assert moments.least is not None
+    assert moments.most is not None
     # Untouched values stay as they are, to the bit.
     offset = level - slope * pivot[:, :-1]
     return slope * moments.least + offset, slope * moments.most + offset

@@ -26,6 +26,7 @@ __all__ = ["score", "serve", "train"]
 @as_json
 def train(
     models: tuple[str, ...],
+    *,
     folder: Path | None,
     profile: str | None,
     everything: bool,

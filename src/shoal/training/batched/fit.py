@@ -181,7 +181,8 @@ def _same(template: str, state: bytes, estimator: Any, features: Array) -> bool:
 def _ranges(starts: Array, ends: Array) -> Array:
     """All rows from each start to its end, one range after the other."""
     size = ends - starts
-    return np.arange(size.sum()) + np.repeat(starts - (np.cumsum(size) - size), size)
+    found: Array = np.arange(size.sum()) + np.repeat(starts - (np.cumsum(size) - size), size)
+    return found
 
 
 def _baseline(
@@ -196,9 +197,10 @@ def _baseline(
         column: Array = features[_ranges(cuts, ends), job.baseline]
         return column
     if job.baseline == "last":
-        return target[cuts - 1].repeat(ends - cuts)
-    mean: Array = (sums.pivot[:, -1] + sums.train.shift[:, -1]).repeat(ends - cuts)
-    return mean
+        each: Array = target[cuts - 1]
+    else:
+        each = sums.pivot[:, -1] + sums.train.shift[:, -1]
+    return np.repeat(each, ends - cuts)
 
 
 def _columns(template: str, states: Array, train: Array, held: Array) -> dict[str, pa.Array]:

@@ -18,6 +18,7 @@ from shoal.training.base import Base
 from shoal.training.batched import is_batched
 from shoal.training.carry import Refit
 from shoal.training.kernel import fit_segments
+from shoal.training.local import Local
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
 from shoal.training.pool import Pool, Task
@@ -52,7 +53,7 @@ def fit_one(plan: Plan, folder: Path, progress: Progress | None) -> Fits:
     return pa.Table.from_batches([batch]), [], time.perf_counter() - begun
 
 
-def fit_many(plan: Plan, pool: Pool, folder: Path, progress: Progress | None) -> Fits:
+def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | None) -> Fits:
     """Fit every segment, the global model, and the groups that segments need to fall back to.
 
     Args:
@@ -108,7 +109,7 @@ def refit(
     plan: Plan,
     base: Base,
     work: Refit,
-    pool: Pool,
+    pool: Pool | Local,
     folder: Path,
     progress: Progress | None,
     *,
@@ -165,7 +166,7 @@ def _compared(rows: pa.Table, version: int) -> pa.Table:
 
 
 def _refit_groups(
-    plan: Plan, base: Base, rows: pa.Table, pool: Pool, folder: Path
+    plan: Plan, base: Base, rows: pa.Table, pool: Pool | Local, folder: Path
 ) -> list[tuple[Group, pa.Table]]:
     segments, levels = plan.segments, len(plan.declaration.by)
     # A segment fitted now has no origin yet.
@@ -233,7 +234,9 @@ def _runs(offsets: np.ndarray[Any, Any], workers: int, *, at_once: bool) -> Iter
             first = i
 
 
-def _fit_groups(pool: Pool, groups: list[Group], tasks: list[Task]) -> list[tuple[Group, pa.Table]]:
+def _fit_groups(
+    pool: Pool | Local, groups: list[Group], tasks: list[Task]
+) -> list[tuple[Group, pa.Table]]:
     results: dict[int, pa.RecordBatch] = {}
     pool.run(tasks, partial(_keep, results))
     return [(group, pa.Table.from_batches([results[i]])) for i, group in enumerate(groups)]

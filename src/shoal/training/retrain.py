@@ -17,8 +17,8 @@ from shoal.training.base import Base, read_base
 from shoal.training.carry import Refit, compare, named_segments, touched_keys
 from shoal.training.fingerprint import member_fingerprint
 from shoal.training.fitting import Progress, refit
+from shoal.training.local import start_pool
 from shoal.training.plan import Plan
-from shoal.training.pool import Pool
 from shoal.training.run import finish, libraries, processors, train
 from shoal.training.source import Source, has_new_labels, open_source
 
@@ -97,7 +97,7 @@ def retrain(
         return all_of_it(reason="all, a class is new")
     with (
         tempfile.TemporaryDirectory(prefix="shoal-train-") as folder,
-        Pool(workers or processors(), libraries()) as pool,
+        start_pool(declaration, workers or processors(), libraries()) as pool,
     ):
         work = compare(
             declaration,

@@ -14,9 +14,9 @@ from shoal.models import ModelDeclaration, TrainedFleet
 from shoal.training.baseline import baseline_member
 from shoal.training.commit import commit_fleet
 from shoal.training.fitting import Fits, Progress, fit_many, fit_one
+from shoal.training.local import start_pool
 from shoal.training.members import Members, assemble
 from shoal.training.plan import Plan
-from shoal.training.pool import Pool
 from shoal.training.source import open_source
 
 __all__ = ["finish", "libraries", "processors", "train"]
@@ -59,7 +59,7 @@ def train(
     source = open_source(declaration, lake, version)
     with tempfile.TemporaryDirectory(prefix="shoal-train-") as folder:
         if declaration.by:
-            with Pool(workers or processors(), libraries()) as pool:
+            with start_pool(declaration, workers or processors(), libraries()) as pool:
                 plan = Plan(declaration, source)
                 fits = fit_many(plan, pool, Path(folder), progress)
         else:

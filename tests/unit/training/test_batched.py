@@ -117,10 +117,10 @@ def assert_equal(ours, theirs, features, offsets) -> None:
                 if m is not None:
                     values = [metric_values(kind, np.array([s])) for s in (m, o)]
                     np.testing.assert_allclose(*values, rtol=1e-8, atol=1e-10)
-    for i, (mine, other) in enumerate(zip(ours.to_pylist(), theirs.to_pylist(), strict=True)):
-        if mine["state"] is None:
+    for i, pair in enumerate(zip(ours.to_pylist(), theirs.to_pylist(), strict=True)):
+        if pair[0]["state"] is None:
             continue
-        mine, other = (decode(r["template"], r["state"]) for r in (mine, other))
+        mine, other = (decode(r["template"], r["state"]) for r in pair)
         here, there = attributes(mine), attributes(other)
         assert list(here) == list(there)
         for name, value in here.items():

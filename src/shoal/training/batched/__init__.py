@@ -6,5 +6,6 @@ written into one buffer, in the template that scikit-learn's own fit of one segm
 """
 
 from shoal.training.batched.fit import fit_batched, is_batched
+from shoal.training.batched.plan import plan_of
 
-__all__ = ["fit_batched", "is_batched"]
+__all__ = ["fit_batched", "is_batched", "plan_of"]

@@ -20,7 +20,7 @@ from shoal.training.pool import Pool, Task
 
 __all__ = ["Local", "start_pool"]
 
-# Processor seconds of fitting after which the rest goes to processes: about what they take to start.
+# Processor seconds of fitting after which the rest goes to processes; they take half to start.
 _PATIENCE = 3.0
 
 
@@ -95,24 +95,23 @@ class Local:
     def run(self, tasks: Iterable[Task], done: Callable[[Task, pa.RecordBatch], None]) -> None:
         """Fit all tasks; see `Pool.run`."""
         waiting = iter(tasks)
-        while self._pool is None:
-            if self._spent > _PATIENCE:
-                self._start()
-                break
+        while self._pool is None and self._spent < _PATIENCE:
             task = next(waiting, None)
             if task is None:
                 return
-            begun = time.perf_counter()
+            begun = time.process_time()
             batch = self._fit(task)
-            self._spent += time.perf_counter() - begun
+            self._spent += time.process_time() - begun
             done(task, batch)
-        self._pool.run(waiting, done)
+        self._processes().run(waiting, done)
 
-    def _start(self) -> None:
-        assert self._files is not None
-        self._pool = Pool(self.size, self._modules)
-        self._pool.open(*self._files)
-        self._rows = None
+    def _processes(self) -> Pool:
+        if self._pool is None:
+            assert self._files is not None
+            self._pool = Pool(self.size, self._modules)
+            self._pool.open(*self._files)
+            self._rows = None
+        return self._pool
 
     def _fit(self, task: Task) -> pa.RecordBatch:
         from threadpoolctl import threadpool_limits

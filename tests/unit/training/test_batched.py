@@ -1,3 +1,4 @@
+import cloudpickle
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,6 +18,8 @@ from shoal.models import decode
 from shoal.models.metrics import metric_values
 from shoal.training import FitJob, fit_segments
 from shoal.training.batched import fit_batched, is_batched
+from shoal.training.local import Local
+from shoal.training.pool import Task
 from shoal.training.split import split_rows
 
 METRICS = ("mae", "rmse", "r2", "bias", "smape", "wape")
@@ -232,3 +235,23 @@ def test_a_wrong_parameter_is_told_as_without_batches() -> None:
     rows = fit_segments(table(features, target), offsets, wrong).to_pylist()
     assert [r["status"] for r in rows] == ["failed", "failed"]
     assert rows[0]["error"].startswith("InvalidParameterError")
+
+
+def test_processes_take_over_what_is_left_to_the_same_bits(tmp_path, monkeypatch) -> None:
+    features, target, offsets = rows_of([60] * 12, 4, [(7, "constant target")])
+    path, described = tmp_path / "rows.arrow", tmp_path / "job"
+    with pa.ipc.new_file(path, table(features, target).schema) as writer:
+        writer.write_table(table(features, target))
+    described.write_bytes(cloudpickle.dumps(job(Ridge)))
+    tasks = [Task(first=i, offsets=offsets[i : i + 4]) for i in (0, 3, 6, 9)]
+    tasks.append(Task(first=12, offsets=offsets[[0, -1]], group=True))
+    found = []
+    for patience in (1e9, 0.0):
+        monkeypatch.setattr("shoal.training.local._PATIENCE", patience)
+        states = {}
+        with Local(2) as pool:
+            pool.open(described, path)
+            pool.run(tasks, lambda t, b, to=states: to.update({t.first: b["state"].to_pylist()}))
+        assert sorted(states) == [0, 3, 6, 9, 12]
+        found.append(states)
+    assert found[0] == found[1]

@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500, help="rows in each segment")
     parser.add_argument("--features", type=int, default=8, help="feature columns")
     parser.add_argument("--workers", type=int, default=None, help="processes; default all cores")
+    parser.add_argument("--no-batched", action="store_true", help="fit segment by segment")
     parser.add_argument("--repeat", type=int, default=3, help="turns of each")
     parser.add_argument("--usual", type=int, default=50, help="models the usual way; 0: none")
     options = parser.parse_args()
@@ -55,7 +56,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         write_table(Path(folder), features, target)
         for turn in range(options.repeat):
-            fleets.append(shoal_fleet(Path(folder), options.workers))
+            fleets.append(
+                shoal_fleet(Path(folder), options.workers, batched=not options.no_batched)
+            )
             if turn + 1 < options.repeat:
                 bare.append(bare_loop(features, target))
         usual = usual_way(Path(folder), features, target, options.usual) if options.usual else None
@@ -110,12 +113,19 @@ def write_table(folder: Path, features: list[Array], target: list[Array]) -> Non
     Lake(folder / "lake").table("gold.sales").append(pa.table(columns))
 
 
-def declared() -> ModelDeclaration:
+def declared(*, batched: bool) -> ModelDeclaration:
     """The fleet's declaration."""
     from shoal.models import collecting_models, model
 
     with collecting_models() as found:
-        model(table="gold.sales", target="sales", by=["store"], time="day", name="sales")(estimator)
+        model(
+            table="gold.sales",
+            target="sales",
+            by=["store"],
+            time="day",
+            name="sales",
+            batched=batched,
+        )(estimator)
     return found[0]
 
 
@@ -128,7 +138,7 @@ def context() -> RunContext:
     )
 
 
-def shoal_fleet(folder: Path, workers: int | None) -> tuple[float, TrainedFleet]:
+def shoal_fleet(folder: Path, workers: int | None, *, batched: bool) -> tuple[float, TrainedFleet]:
     """Seconds from the table to the registered fleet, and what was trained."""
     from shoal.lake import Lake
     from shoal.tracking import Tracker
@@ -138,7 +148,7 @@ def shoal_fleet(folder: Path, workers: int | None) -> tuple[float, TrainedFleet]
     if not (folder / "mlflow.db").exists():
         tracker.models()  # making MLflow's database is once per lake, not once per fleet
     begun = time.perf_counter()
-    trained = train(declared(), Lake(folder / "lake"), workers=workers)
+    trained = train(declared(batched=batched), Lake(folder / "lake"), workers=workers)
     tracker.record(trained, context())
     return time.perf_counter() - begun, trained
 

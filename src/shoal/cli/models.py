@@ -20,16 +20,19 @@ __all__ = ["score", "serve", "train"]
 @project_options
 @click.option("--all", "everything", is_flag=True, help="Fit all segments, changed or not.")
 @click.option("--failed", is_flag=True, help="Also fit the members that failed last time.")
+@click.option("--no-batched", "single", is_flag=True, help="Fit segments one after the other.")
 @click.option("--segment", "segments", multiple=True, help="Fit this one alone, such as UA,IAH.")
 @click.option("--alias", default="champion", show_default=True, help="Alias of the new version.")
 @as_json
 def train(
     models: tuple[str, ...],
+    *,
     folder: Path | None,
     profile: str | None,
     everything: bool,
     failed: bool,
     segments: tuple[str, ...],
+    single: bool,
     alias: str,
     as_json: bool,
 ) -> None:
@@ -44,6 +47,7 @@ def train(
             everything=everything,
             failed=failed,
             segments=segments,
+            batched=not single,
             alias=alias or None,
         )
     if as_json:

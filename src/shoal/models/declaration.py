@@ -46,6 +46,7 @@ class ModelDeclaration:
         min_rows: A segment with fewer training rows uses a fallback.
         seed: Seeds the split (without ``time``) and the fallback groups' samples.
         timeout: Seconds that one segment may take, its measuring included; then it has failed.
+        batched: Segments of linear models are fitted many at once; False fits one after the other.
         function: Returns the unfitted estimator.
         location: Where the function was declared, as ``file.py:12``.
     """
@@ -64,6 +65,7 @@ class ModelDeclaration:
     min_rows: int = 30
     seed: int = 0
     timeout: float | None = None
+    batched: bool = True
     function: Callable[..., Any]
     location: str
 
@@ -180,6 +182,7 @@ def model(
     min_rows: int = 30,
     seed: int = 0,
     timeout: float | None = None,
+    batched: bool = True,
     name: str | None = None,
 ) -> Callable[[F], F]:
     """Declare a model over a function that returns an unfitted scikit-learn estimator.
@@ -204,6 +207,7 @@ def model(
         min_rows: Segments with fewer training rows use a fallback.
         seed: Seeds everything random in the training.
         timeout: Seconds that one segment may take; one that takes longer has failed.
+        batched: Fit many segments at once where the maths allows: linear models.
         name: The model's name; default the function's.
 
     Returns:
@@ -229,6 +233,7 @@ def model(
             min_rows=min_rows,
             seed=seed,
             timeout=timeout,
+            batched=batched,
             function=function,
             location=_location(function),
         )

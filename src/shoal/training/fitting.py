@@ -15,8 +15,10 @@ import pyarrow as pa
 from shoal.errors import TrainingError
 from shoal.models import ModelDeclaration
 from shoal.training.base import Base
+from shoal.training.batched import is_batched
 from shoal.training.carry import Refit
 from shoal.training.kernel import fit_segments
+from shoal.training.local import Local
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
 from shoal.training.pool import Pool, Task
@@ -28,6 +30,9 @@ __all__ = ["Fits", "Progress", "fit_many", "fit_one", "refit"]
 
 # A group is fitted again when segments with this share of its rows were fitted since.
 _SHARE = 0.1
+
+# Rows that are fitted at once, where segments can be.
+_AT_ONCE = 250_000
 
 Progress = Callable[[int, int], None]
 
@@ -48,7 +53,7 @@ def fit_one(plan: Plan, folder: Path, progress: Progress | None) -> Fits:
     return pa.Table.from_batches([batch]), [], time.perf_counter() - begun
 
 
-def fit_many(plan: Plan, pool: Pool, folder: Path, progress: Progress | None) -> Fits:
+def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | None) -> Fits:
     """Fit every segment, the global model, and the groups that segments need to fall back to.
 
     Args:
@@ -84,7 +89,7 @@ def fit_many(plan: Plan, pool: Pool, folder: Path, progress: Progress | None) ->
 
     # The global model is always there, for segments that were never seen; it takes longest.
     first = _group_task(segments, whole, 0)
-    pool.run([first, *_chunks(segments, pool.size)], done)
+    pool.run([first, *_chunks(segments, pool.size, at_once=is_batched(plan.job))], done)
     fitted = pa.concat_tables(
         [pa.Table.from_batches([batches[i]]) for i in sorted(batches)], promote_options="default"
     )
@@ -104,7 +109,7 @@ def refit(
     plan: Plan,
     base: Base,
     work: Refit,
-    pool: Pool,
+    pool: Pool | Local,
     folder: Path,
     progress: Progress | None,
     *,
@@ -143,7 +148,7 @@ def refit(
 
     if len(work.stale):
         pool.open(job, folder / "rows.arrow")
-        pool.run(_runs(work.offsets, pool.size), done)
+        pool.run(_runs(work.offsets, pool.size, at_once=is_batched(plan.job)), done)
     fresh = [pa.Table.from_batches([batches[i]]) for i in sorted(batches)]
     kept = np.setdiff1d(np.arange(len(work.keys)), work.stale)
     old = base.rows([work.keys[i] for i in kept])
@@ -161,7 +166,7 @@ def _compared(rows: pa.Table, version: int) -> pa.Table:
 
 
 def _refit_groups(
-    plan: Plan, base: Base, rows: pa.Table, pool: Pool, folder: Path
+    plan: Plan, base: Base, rows: pa.Table, pool: Pool | Local, folder: Path
 ) -> list[tuple[Group, pa.Table]]:
     segments, levels = plan.segments, len(plan.declaration.by)
     # A segment fitted now has no origin yet.
@@ -215,9 +220,11 @@ def _sorted_rows(plan: Plan, groups: list[Group], folder: Path) -> np.ndarray[An
     return np.stack([bounds[:-1], bounds[1:]], axis=1)
 
 
-def _runs(offsets: np.ndarray[Any, Any], workers: int) -> Iterator[Task]:
+def _runs(offsets: np.ndarray[Any, Any], workers: int, *, at_once: bool) -> Iterator[Task]:
     """Tasks of segments whose rows lie side by side."""
-    most = min(max(len(offsets) // (workers * 4), 1), 64)
+    rows = int((offsets[:, 1] - offsets[:, 0]).sum())
+    limit = _most(rows, len(offsets)) if at_once else 64
+    most = min(max(len(offsets) // (workers * 4), 1), limit)
     first = 0
     for i in range(1, len(offsets) + 1):
         apart = i == len(offsets) or offsets[i, 0] != offsets[i - 1, 1]
@@ -227,7 +234,9 @@ def _runs(offsets: np.ndarray[Any, Any], workers: int) -> Iterator[Task]:
             first = i
 
 
-def _fit_groups(pool: Pool, groups: list[Group], tasks: list[Task]) -> list[tuple[Group, pa.Table]]:
+def _fit_groups(
+    pool: Pool | Local, groups: list[Group], tasks: list[Task]
+) -> list[tuple[Group, pa.Table]]:
     results: dict[int, pa.RecordBatch] = {}
     pool.run(tasks, partial(_keep, results))
     return [(group, pa.Table.from_batches([results[i]])) for i, group in enumerate(groups)]
@@ -258,13 +267,19 @@ def _group_task(segments: Segments, group: Group, position: int) -> Task:
     return Task(first=position, offsets=bounds, group=True)
 
 
-def _chunks(segments: Segments, workers: int) -> Iterator[Task]:
+def _chunks(segments: Segments, workers: int, *, at_once: bool) -> Iterator[Task]:
     """Large chunks first and small ones last, so that all workers end together."""
     count, at = len(segments.texts), 0
+    most = _most(int(segments.offsets[-1]), count) if at_once else 64
     while at < count:
-        size = min(max((count - at) // (workers * 8), 1), 64)
+        size = min(max((count - at) // (workers * 8), most // 4 if at_once else 1), most)
         yield Task(first=at, offsets=segments.offsets[at : at + size + 1])
         at += size
+
+
+def _most(rows: int, segments: int) -> int:
+    """How many segments are fitted at once."""
+    return max(_AT_ONCE * segments // max(rows, 1), 64)
 
 
 def _refuse_parameters(declaration: ModelDeclaration, batch: pa.RecordBatch) -> None:

@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,12 @@ import pyarrow as pa
 
 from shoal.errors import ModelError
 from shoal.models.codecs import Encoder, prove_round_trip
-from shoal.models.metrics import Held, metric_sums
+from shoal.models.metrics import Held
+from shoal.training.batched import fit_batched
 from shoal.training.hashing import row_hashes
 from shoal.training.lean import lean_fit, lean_predict
+from shoal.training.measured import sum_columns
+from shoal.training.split import split_rows
 
 __all__ = [
     "SAMPLE",
@@ -59,6 +62,7 @@ class FitJob:
         timeout: Seconds after which a segment's fits end this process; None never ends it.
         fast: Leave out scikit-learn's own checks of parameters and finiteness, which the kernel
             has made for the rows and the caller for the parameters.
+        batched: Fit many segments at once where the maths allows.
     """
 
     build: Callable[[], Any]
@@ -75,6 +79,7 @@ class FitJob:
     seed: int = 0
     timeout: float | None = None
     fast: bool = True
+    batched: bool = True
 
 
 def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
@@ -97,17 +102,20 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
     hashes = row_hashes(features, target, moments, offsets)
     features, target, moments, bounds = _clean(features, target, moments, offsets, job)
     dropped = np.diff(offsets) - np.diff(bounds)
+    cuts = split_rows(bounds, moments, job.holdout)
     fits = _Fits(job)
     with warnings.catch_warnings(record=True) as seen, _configured(job):
         warnings.simplefilter("always")
-        edges = zip(bounds[:-1].tolist(), bounds[1:].tolist(), dropped.tolist(), strict=True)
-        for start, end, lost in edges:
+        together = fit_batched(features, target, bounds, cuts, job)
+        seen.clear()
+        single = np.arange(len(cuts)) if together is None else together.others(len(cuts))
+        for i in single.tolist():
             if job.timeout:
                 # The signal's default action: it ends a fit wherever it is, also inside C.
                 signal.setitimer(signal.ITIMER_REAL, job.timeout)
             begun, used = time.perf_counter(), time.process_time()
-            part = slice(start, end)
-            fits.add(features[part], target[part], None if moments is None else moments[part], lost)
+            start, cut, end = int(bounds[i]), int(cuts[i]), int(bounds[i + 1])
+            fits.add(features[start:end], target[start:end], cut - start, int(dropped[i]))
             fits.seconds.append(time.perf_counter() - begun)
             fits.core_seconds.append(time.process_time() - used)
             if seen:
@@ -115,7 +123,10 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
                 seen.clear()
     if job.timeout:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return fits.batch(dropped).append_column("rows_hash", pa.array(hashes, pa.string()))
+    batch = fits.batch(dropped[single])
+    if together is not None:
+        batch = together.joined(batch, dropped)
+    return batch.append_column("rows_hash", pa.array(hashes, pa.string()))
 
 
 def fit_group(rows: pa.Table, start: int, end: int, job: FitJob) -> pa.RecordBatch:
@@ -139,7 +150,7 @@ def fit_group(rows: pa.Table, start: int, end: int, job: FitJob) -> pa.RecordBat
     part = rows.slice(start, count).take(pa.array(chosen))
     if job.timed:
         part = part.take(pa.array(np.argsort(part.column(TIME).to_numpy(), kind="stable")))
-    batch = fit_segments(part, np.array([0, part.num_rows]), job)
+    batch = fit_segments(part, np.array([0, part.num_rows]), replace(job, batched=False))
     if count <= SAMPLE or batch.column("reason")[0].is_valid:
         return batch
     reason = f"fitted on a sample of {SAMPLE:,} of {count:,} rows (seed {job.seed})"
@@ -224,9 +235,8 @@ class _Fits:
         self.state: list[bytes | None] = []
         self.held: list[tuple[int, Array, Array, Array | None, Array, Array | None]] = []
 
-    def add(self, features: Array, target: Array, moments: Array | None, dropped: int) -> None:
+    def add(self, features: Array, target: Array, cut: int, dropped: int) -> None:
         job = self.job
-        cut = _split(len(target), moments, job.holdout)
         self.train.append(cut)
         self.held_rows.append(len(target) - cut)
         if cut < job.min_rows:
@@ -334,30 +344,22 @@ class _Fits:
 
     def _sums(self) -> dict[str, pa.Array]:
         job, count = self.job, len(self.status)
-        names = {f"sums_{m}": m for m in job.metrics} | {"sums_baseline": job.metric}
         if not self.held:
-            return {name: pa.nulls(count, pa.list_(pa.float64())) for name in names}
+            return sum_columns(job, count, np.array([], dtype=np.int64), None, None)
         at, truths, guesses, scores, bases, base_scores = zip(*self.held, strict=True)
         starts = np.cumsum([0, *(len(t) for t in truths[:-1])])
-        held = {
-            base: Held(
+        held, base = (
+            Held(
                 truth=np.concatenate(truths),
-                guess=np.concatenate(bases if base else guesses),
-                scores=_stack(base_scores if base else scores),
+                guess=np.concatenate(guess),
+                scores=_stack(score),
                 starts=starts,
                 classes=job.classes,
                 centre=job.centre,
             )
-            for base in (False, True)
-        }
-        columns = {}
-        for name, metric in names.items():
-            sums = metric_sums(metric, held[name == "sums_baseline"])
-            values: list[list[float] | None] = [None] * count
-            for i, row in zip(at, sums.tolist(), strict=True):
-                values[i] = row
-            columns[name] = pa.array(values, pa.list_(pa.float64()))
-        return columns
+            for guess, score in ((guesses, scores), (bases, base_scores))
+        )
+        return sum_columns(job, count, np.array(at), held, base)
 
 
 def _own_fit(estimator: Any, features: Array, target: Array) -> None:
@@ -370,14 +372,6 @@ def _own_predict(estimator: Any, features: Array) -> Any:
 
 def _stack(scores: tuple[Array | None, ...]) -> Array | None:
     return None if any(s is None for s in scores) else np.concatenate(scores)  # type: ignore[arg-type]
-
-
-def _split(rows: int, moments: Array | None, share: float) -> int:
-    """How many rows to train on; rows of one moment are never on both sides, but all on this."""
-    cut = rows - int(np.ceil(rows * share))
-    if moments is None or cut in (0, rows):
-        return cut
-    return int(np.searchsorted(moments, moments[cut], side="left")) or rows
 
 
 def _finite(predictions: Any) -> None:

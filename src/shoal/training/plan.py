@@ -79,6 +79,7 @@ class Plan:
             centre=self.target.mean,
             seed=declaration.seed,
             timeout=declaration.timeout,
+            batched=declaration.batched,
         )
 
     def _check_metric(self, classes: int) -> None:

@@ -105,7 +105,7 @@ def retrain(
         return all_of_it(reason="all, a class is new")
     with (
         tempfile.TemporaryDirectory(prefix="shoal-train-") as folder,
-        open_pool(nursery, workers) as pool,
+        open_pool(declaration, nursery, workers) as pool,
     ):
         work = compare(
             declaration,

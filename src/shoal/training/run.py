@@ -16,6 +16,7 @@ from shoal.models import ModelDeclaration, TrainedFleet
 from shoal.training.baseline import baseline_member
 from shoal.training.commit import commit_fleet
 from shoal.training.fitting import Fits, Progress, fit_many, fit_one
+from shoal.training.local import Local, fits_here
 from shoal.training.members import Members, assemble
 from shoal.training.nursery import Nursery
 from shoal.training.plan import Plan
@@ -64,7 +65,7 @@ def train(
     source = open_source(declaration, lake, version)
     with tempfile.TemporaryDirectory(prefix="shoal-train-") as folder:
         if declaration.by:
-            with open_pool(nursery, workers) as pool:
+            with open_pool(declaration, nursery, workers) as pool:
                 plan = Plan(declaration, source)
                 fits = fit_many(plan, pool, Path(folder), progress)
         else:
@@ -109,11 +110,26 @@ def new_nursery() -> Nursery:
 
 
 @contextlib.contextmanager
-def open_pool(nursery: Nursery | None, workers: int | None) -> Iterator[Pool]:
-    """A pool of so many workers, one per processor by default, of a nursery or its own."""
+def open_pool(
+    declaration: ModelDeclaration, nursery: Nursery | None, workers: int | None
+) -> Iterator[Pool | Local]:
+    """What fits a model's segments: processes, or at first this one where a batch fits them.
+
+    Args:
+        declaration: The model.
+        nursery: Starts processes; None makes one where they are needed.
+        workers: How many; one per processor by default.
+
+    Raises:
+        ModelError: The declaration's function is wrong.
+    """
+    size = workers or _processors()
     with contextlib.ExitStack() as stack:
-        nursery = nursery or stack.enter_context(new_nursery())
-        yield stack.enter_context(Pool(nursery, workers or _processors()))
+
+        def processes() -> Pool:
+            return stack.enter_context(Pool(nursery or stack.enter_context(new_nursery()), size))
+
+        yield Local(size, processes) if fits_here(declaration) else processes()
 
 
 def _processors() -> int:

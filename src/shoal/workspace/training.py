@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError
@@ -26,11 +26,13 @@ class Scope:
         everything: All.
         failed: Also those that failed.
         segments: These alone.
+        batched: Segments may be fitted many at once; False fits one after the other.
     """
 
     everything: bool = False
     failed: bool = False
     segments: tuple[str, ...] = ()
+    batched: bool = True
 
 
 def train_model(
@@ -57,6 +59,8 @@ def train_model(
     from shoal.tracking import run_context
 
     name, begun = declaration.name, time.perf_counter()
+    if not scope.batched:
+        declaration = replace(declaration, batched=False)
     try:
         last = None if scope.everything else _last(space, name)
         trained = _fit(space, declaration, last, scope)

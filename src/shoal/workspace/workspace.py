@@ -354,6 +354,7 @@ class Workspace:
         everything: bool = False,
         failed: bool = False,
         segments: Sequence[str] = (),
+        batched: bool = True,
         alias: str | None = "champion",
     ) -> list[ModelReport]:
         """Trains, tracks and registers models; fits only the segments that changed.
@@ -363,6 +364,7 @@ class Workspace:
             everything: Fit all segments.
             failed: Also fit the members that failed in the last training.
             segments: Fit these segments alone, such as ``UA,IAH``; of one model.
+            batched: Fit many segments at once where the maths allows.
             alias: Alias that the new version gets, or None.
 
         Raises:
@@ -374,7 +376,9 @@ class Workspace:
                 "Segments are those of one model, and not all.",
                 hint="shoal train MODEL --segment UA,IAH",
             )
-        scope = Scope(everything=everything, failed=failed, segments=tuple(segments))
+        scope = Scope(
+            everything=everything, failed=failed, segments=tuple(segments), batched=batched
+        )
         return [self._train(declaration, "asked for", alias, scope) for declaration in chosen]
 
     def _train_if_stale(self, declaration: ModelDeclaration) -> ModelReport:

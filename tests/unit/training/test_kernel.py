@@ -41,7 +41,7 @@ def test_every_segment_gets_one_row_and_bad_rows_are_counted(sizes, holes, seed)
         if sum(sizes):
             columns[name][at % sum(sizes)] = value
     offsets = np.cumsum([0, *sizes])
-    found = fit_segments(pa.table(columns), offsets, job()).to_pylist()
+    found = fit_segments(pa.table(columns), offsets, job(batched=False)).to_pylist()
     assert len(found) == len(sizes)
     for i, row in enumerate(found):
         part = slice(offsets[i], offsets[i + 1])

@@ -108,7 +108,9 @@ def test_each_member_is_what_sklearn_fits_on_its_rows(trained) -> None:
         y = rows["delay"].to_numpy()
         expected = ridge().fit(x, y).predict(x)
         given = rows.select("carrier", "dest", "x0", "x1", "busy").to_arrow()
-        assert fleet.predict(given)["prediction"].to_numpy().tobytes() == expected.tobytes()
+        # Batched members agree in eight digits and more; their last bits are their own.
+        found_here = fleet.predict(given)["prediction"].to_numpy()
+        np.testing.assert_allclose(found_here, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
         past = ridge().fit(x[:80], y[:80])
         row = members(lake)[f'["{carrier}",{"null" if dest is None else chr(34) + dest + chr(34)}]']
         assert row["mae"] == pytest.approx(np.abs(past.predict(x[80:]) - y[80:]).mean(), rel=1e-9)

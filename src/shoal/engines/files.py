@@ -23,7 +23,7 @@ from shoal.engines.blocks import blocks, whole_text
 from shoal.engines.containers import read_container, read_whole
 from shoal.engines.csvlines import CsvBlocks, split_records
 from shoal.engines.ddl import parse_columns
-from shoal.engines.fileschema import rescue_column, resolve_schema
+from shoal.engines.fileschema import rescue_column, resolve_schema, same_types
 from shoal.engines.jsonlines import JsonBlocks, json_values
 from shoal.engines.layout import FileInfo, Layout, Parsed, finish, json_text, layout_of
 from shoal.engines.listed import InputFile
@@ -78,7 +78,8 @@ def read_files(
         frame = spark.createDataFrame([], _with_metadata(schema) if read.metadata else schema)
         return plan_of(frame).root
     kind = read.format.lower()
-    if kind == "parquet" and not (read.metadata or rescued or by_path or _odd(read, files)):
+    plain = not (read.metadata or rescued or by_path or _odd(read, files))
+    if kind == "parquet" and plain and same_types(files, schema):
         return _native(read, [_literal(file.path) for file in files], schema.json())
     layout = layout_of(
         schema,
@@ -173,10 +174,11 @@ def _rows(kind: str, layout: Layout, file: FileInfo) -> Iterator[pa.RecordBatch]
         damaged = isinstance(error, (OSError, EOFError, pa.ArrowException, PipelineError))
         if layout.flag("ignorecorruptfiles") and (damaged or not named):
             return
-        if named:
-            raise
+        # One line: of more, the engine hands on the last.
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{file.path} cannot be read as {kind}: {text}") from error
+        raise ValueError(
+            text if named else f"{file.path} cannot be read as {kind}: {text}"
+        ) from error
 
 
 def _parsed(kind: str, layout: Layout, file: FileInfo) -> Iterator[Parsed]:

@@ -6,6 +6,7 @@ Source: Databricks, "Configure schema inference and evolution in Auto Loader".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,14 @@ from shoal.engines.plan import FileRead
 from shoal.errors import PipelineError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from pyspark.sql.types import DataType, StructField, StructType
 
-__all__ = ["FileSchema", "rescue_column", "resolve_schema"]
+__all__ = ["FileSchema", "rescue_column", "resolve_schema", "same_types"]
 
 _CONTAINERS = {"parquet", "orc", "avro"}
 _SAMPLED = 1000
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,35 @@ def _found(read: FileRead, files: Sequence[InputFile]) -> StructType:
         for field in _container_fields(kind, path, read.options):
             fields.setdefault(field.name.lower(), field)
     return StructType(list(fields.values()))
+
+
+def same_types(files: Sequence[InputFile], columns: StructType) -> bool:
+    """Whether Parquet files are whole, and have no column with another type than is wanted.
+
+    Sail's own reader fails on the others with a message that does not say which file it is.
+
+    Raises:
+        PipelineError: A file is no Parquet file, or cannot be read.
+    """
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    wanted = {field.name.lower(): field.type.id for field in to_arrow_schema(columns)}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return all(
+            field.type.id == wanted.get(field.name.lower(), field.type.id)
+            for footer in pool.map(lambda file: _footer("parquet", file.path), files)
+            for field in footer
+        )
+
+
+def _footer(kind: str, path: str) -> pa.Schema:
+    try:
+        return file_schema(kind, path)
+    except Exception as error:  # each library has errors of its own for bytes that are not its
+        raise PipelineError(
+            f"{path} cannot be read as {kind}: {(str(error) or repr(error)).splitlines()[0]}",
+            hint="Replace or remove it, then run again; the other files are read then.",
+        ) from error
 
 
 def _container_fields(kind: str, path: str, options: Mapping[str, str]) -> list[StructField]:

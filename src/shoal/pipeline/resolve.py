@@ -230,8 +230,11 @@ class Resolver:
         if embedded:
             columns = resolve_schema(read, files, known=self._kept(read)).columns.json()
         batch = replace(read, streaming=False)
+        listed = () if columns else files  # known columns need no file
         with self._engine.resolving(None):
-            found = read_files(self._engine.spark, batch, files, embedded=embedded, columns=columns)
+            found = read_files(
+                self._engine.spark, batch, listed, embedded=embedded, columns=columns
+            )
         return Plan(root=found)
 
     def _kept(self, read: FileRead) -> str:

@@ -204,7 +204,9 @@ def _portion(read: FileRead, files: Sequence[InputFile]) -> int:
 
 def source_name(read: FileRead) -> str:
     """The name under which a flow keeps a source's columns from run to run."""
-    return f"{read.format.lower()}:{','.join(read.paths)}"
+    name = f"{read.format.lower()}:{','.join(read.paths)}"
+    only = read.options.get("pathglobfilter")
+    return name if only is None else f"{name}:{only}"
 
 
 def _growing(file: InputFile, read: FileRead) -> bool:

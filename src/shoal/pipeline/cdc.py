@@ -15,6 +15,7 @@ from shoal.pipeline.cdc_declare import DATABRICKS_NAMES, declare
 from shoal.pipeline.cdc_merge import DELETE, KIND, SEQUENCE, TRUNCATE, UPSERT, Rules, kept, merged
 from shoal.pipeline.cdc_merge import parts as sequence_parts
 from shoal.pipeline.cdc_state import before, joined, others, staged, write
+from shoal.pipeline.cdc_touched import goes_on, target, with_keys, without_keys
 from shoal.pipeline.frames import Built, Place, pinned
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def build(place: Place) -> Built:
     note = rules_note(cdc)
     known = before(place, note)
     if known is not None and known.events is not None:
+        if goes_on(place, known.events, events):
+            return _touched(place, cdc, known.events, events)
         events = joined(known.events, events)
     rules = _rules(cdc, events)
     name, stored = write(place, note, kept(events, rules))
@@ -54,6 +57,27 @@ def build(place: Place) -> Built:
     rules = _rules(cdc, stored)
     rows = merged(kept(stored, rules) if beside else stored, rules)
     return Built(frame=rows, overwrite=True, state=name)
+
+
+def _touched(place: Place, cdc: Cdc, known: DataFrame, events: DataFrame) -> Built:
+    """The target with just the keys of the new events merged again.
+
+    A key's rows follow from its own events, so those of other keys stay as they are.
+    """
+    rules = _rules(cdc, events)
+    keys = events.select(*(_column(key) for key in rules.keys)).distinct()
+    again = staged(place, kept(with_keys(known, keys).unionByName(events), rules))
+    name, _ = write(place, rules_note(cdc), without_keys(known, keys).unionByName(again))
+    rows = merged(again, rules)
+    stay = without_keys(target(place), keys)
+    same = [_column(field.name).cast(field.dataType).alias(field.name) for field in rows.schema]
+    return Built(frame=stay.select(*same).unionAll(rows), overwrite=True, state=name)
+
+
+def _column(name: str) -> Column:
+    from pyspark.sql import functions as F
+
+    return F.col(f"`{name}`")
 
 
 def _rules(cdc: Cdc, events: DataFrame) -> Rules:

@@ -148,7 +148,9 @@ def same_types(files: Sequence[InputFile], columns: StructType) -> bool:
     """
     from pyspark.sql.pandas.types import to_arrow_schema
 
-    wanted = {field.name.lower(): field.type.id for field in to_arrow_schema(columns)}
+    wanted = {
+        field.name.lower(): field.type.id for field in to_arrow_schema(columns, timezone="UTC")
+    }
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return all(
             field.type.id == wanted.get(field.name.lower(), field.type.id)

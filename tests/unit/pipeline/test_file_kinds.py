@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import datetime as dt
 import gzip
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -195,3 +197,26 @@ def test_a_column_of_a_type_that_spark_lacks_is_no_matter_where_nobody_asks_for_
     settle(path)
     project.ok()
     assert project.rows("bronze.events", "id") == [1]
+
+
+def test_parquet_with_declared_columns_of_every_kind(project) -> None:
+    project.python("""
+    @dp.table(name="bronze.events")
+    def events():
+        columns = "id INT, at TIMESTAMP, local TIMESTAMP_NTZ, day DATE, price DECIMAL(10, 2)"
+        return spark.readStream.schema(columns).parquet("landing")
+    """)
+    at = dt.datetime(2026, 1, 2, 3, 4, 5)
+    columns = {
+        "id": pa.array([1], pa.int32()),
+        "at": pa.array([at.replace(tzinfo=dt.UTC)], pa.timestamp("us", "UTC")),
+        "local": pa.array([at], pa.timestamp("us")),
+        "day": pa.array([at.date()]),
+        "price": pa.array([Decimal("1.50")], pa.decimal128(10, 2)),
+    }
+    pq.write_table(pa.table(columns), project.root / "landing" / "a.parquet")
+    settle(project.root / "landing" / "a.parquet")
+    project.ok()
+    assert project.rows("bronze.events", "id", "at", "local", "day", "price") == [
+        (1, at.replace(tzinfo=dt.UTC), at, at.date(), Decimal("1.50"))
+    ]

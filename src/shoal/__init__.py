@@ -28,11 +28,13 @@ if TYPE_CHECKING:
         r,
         stream,
     )
+    from shoal.serving import Client
     from shoal.workspace import Workspace
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Client",
     "Fleet",
     "Lake",
     "ShoalError",
@@ -52,6 +54,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Client": "shoal.serving",
     "Fleet": "shoal.models",
     "Lake": "shoal.lake",
     "ShoalError": "shoal.errors",

@@ -20,9 +20,9 @@ from shoal.errors import ShoalError
 __all__ = ["cli", "command", "main"]
 
 
-_ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "tables", "history", "events"]
-_ORDER += ["quality", "sql", "lineage", "diff", "restore", "clone", "optimize", "vacuum"]
-_ORDER += ["checks", "version"]
+_ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "canary", "token", "tables"]
+_ORDER += ["history", "events", "quality", "sql", "lineage", "diff", "restore", "clone", "optimize"]
+_ORDER += ["vacuum", "checks", "version"]
 
 
 class _Ordered(click.Group):
@@ -112,4 +112,5 @@ from shoal.cli import (  # noqa: E402  (they register commands)
     models,  # noqa: F401
     pipeline,  # noqa: F401
     project,  # noqa: F401
+    serving,  # noqa: F401
 )

@@ -1,4 +1,4 @@
-"""``shoal train``, ``shoal score`` and ``shoal serve``."""
+"""``shoal train`` and ``shoal score``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shoal.cli import show
 from shoal.cli.app import command
 from shoal.cli.options import as_json, opened, project_options
 
-__all__ = ["score", "serve", "train"]
+__all__ = ["score", "train"]
 
 
 @command("shoal train delay --alias challenger")
@@ -88,38 +88,3 @@ def score(
             if report.error:
                 out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
     sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
-
-
-@command("shoal serve delay --port 5001")
-@click.argument("models", nargs=-1)
-@project_options
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=5001, show_default=True, help="Port; 0 takes a free one.")
-@click.option("--default", default=None, help="Model of /invocations [default: the first].")
-def serve(
-    models: tuple[str, ...],
-    folder: Path | None,
-    profile: str | None,
-    host: str,
-    port: int,
-    default: str | None,
-) -> None:
-    """Answer REST requests with MODELS (default: all champions).
-
-    The server speaks MLflow's scoring protocol at /invocations and /models/NAME/invocations. It
-    has no authentication: other hosts than loopback want a proxy in front.
-    """
-    from shoal.serving import create_app
-    from shoal.serving import serve as run_server
-
-    with opened(folder, profile) as space:
-        served = space.served(models)
-        names = [model.name for model in served]
-        app = create_app(served, default=default or names[0])
-
-    def ready(url: str) -> None:
-        for model in served:
-            click.echo(f"{model.name} version {model.version}: {model.fleet.segments:,} members")
-        click.echo(f"Serving at {url}  (POST {url}/invocations; Ctrl-C stops)")
-
-    run_server(app, host=host, port=port, ready=ready)

@@ -1,12 +1,30 @@
 """REST scoring of registered models: a served model is a pointer to a version.
 
-The server answers MLflow's scoring protocol, so what can call ``mlflow models serve`` can call
-this. A request holds values only: never a path, a query or a model that was not chosen when the
-server was started.
+The server answers MLflow's scoring protocol and the Open Inference Protocol, so what can call
+``mlflow models serve`` or KServe can call this. A request holds values only: never a path, a query
+or a model that was not chosen when the server was started.
 """
 
 from shoal.serving.app import create_app
+from shoal.serving.client import Client
+from shoal.serving.log import InferenceLog
+from shoal.serving.lookup import Lookup
 from shoal.serving.models import ServedModel, ServedModels
 from shoal.serving.server import serve
+from shoal.serving.tokens import SCOPES, Tokens, new_token
+from shoal.serving.traffic import TAG, Traffic
 
-__all__ = ["ServedModel", "ServedModels", "create_app", "serve"]
+__all__ = [
+    "SCOPES",
+    "TAG",
+    "Client",
+    "InferenceLog",
+    "Lookup",
+    "ServedModel",
+    "ServedModels",
+    "Tokens",
+    "Traffic",
+    "create_app",
+    "new_token",
+    "serve",
+]

@@ -1,18 +1,23 @@
-"""Which models a server answers for."""
+"""Which versions a server answers for, and how they follow the registry."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shoal.errors import TrackingError, nearest
+from shoal.errors import ShoalError, TrackingError, nearest
 
 if TYPE_CHECKING:
     from shoal.models import Fleet
-    from shoal.tracking import Tracker
+    from shoal.tracking import Pointers, Reference, Tracker
 
 __all__ = ["ServedModel", "ServedModels"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,32 +37,51 @@ class ServedModel:
     inputs: Mapping[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Name:
+    """What is served under one name at one moment."""
+
+    chosen: ServedModel
+    aliases: Mapping[str, ServedModel] = field(default_factory=dict)
+    versions: Mapping[int, ServedModel] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
 class ServedModels:
-    """The models of one server, by name.
+    """The models of one server, by name. Safe to use from many threads.
+
+    What `load` made follows the registry: `refresh` opens what aliases point at now, and swaps it
+    in between two requests. A request that holds a `ServedModel` keeps that version to its end.
 
     Args:
-        models: At most one version of each name.
+        models: One version of each name.
 
     Raises:
         TrackingError: There is no model, or two versions of one name.
     """
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
-        self._models: dict[str, ServedModel] = {}
+        self._names: dict[str, _Name] = {}
+        self._tracker: Tracker | None = None
+        self._wanted: dict[str, list[Reference]] | None = {}
+        self.failures = 0
         for model in models:
-            if model.name in self._models:
+            if model.name in self._names:
                 raise TrackingError(
                     f"Two versions of '{model.name}' are to be served: "
-                    f"{self._models[model.name].version} and {model.version}.",
+                    f"{self._names[model.name].chosen.version} and {model.version}.",
                     hint="Serve each from its own port.",
                 )
-            self._models[model.name] = model
-        if not self._models:
-            raise TrackingError("There is no model to serve.", hint="Train one first: shoal run")
+            self._names[model.name] = _Name(chosen=model, versions={model.version: model})
+        if not self._names:
+            raise _nothing()
 
     @classmethod
     def load(cls, tracker: Tracker, refs: Iterable[str] | None = None) -> ServedModels:
         """Opens versions from the registry.
+
+        Each name answers with the version of its first reference, and with those that its aliases
+        point at where a request asks for one.
 
         Args:
             tracker: Where the models are registered.
@@ -67,41 +91,172 @@ class ServedModels:
         Raises:
             TrackingError: A model, alias or version does not exist.
         """
-        opened = []
-        for ref in _servable(tracker) if refs is None else refs:
-            version = tracker.resolve(ref)
-            pinned = f"{version.name}/{version.version}"
-            opened.append(
-                ServedModel(
-                    name=version.name,
-                    version=version.version,
-                    fleet=tracker.fleet(pinned),
-                    inputs=tracker.input_types(pinned),
-                )
-            )
-        return cls(opened)
+        from shoal.tracking import Reference
+
+        self = cls.__new__(cls)
+        self._names, self._tracker, self.failures = {}, tracker, 0
+        self._wanted = None
+        if refs is not None:
+            self._wanted = {}
+            for text in refs:
+                tracker.resolve(text)  # says what is wrong with it
+                ref = Reference.parse(text)
+                self._wanted.setdefault(ref.name, []).append(ref)
+        for name, pointers in self._pointers().items():
+            self._names[name] = self._open(pointers)
+        if not self._names:
+            raise _nothing()
+        return self
 
     def __iter__(self) -> Iterator[ServedModel]:
-        return iter(self._models.values())
+        return iter([name.chosen for name in self._names.values()])
 
     def __len__(self) -> int:
-        return len(self._models)
+        return len(self._names)
 
-    def get(self, name: str) -> ServedModel | None:
-        """The model of that name, or None."""
-        return self._models.get(name)
+    def get(
+        self, name: str, *, alias: str | None = None, version: int | None = None
+    ) -> ServedModel | None:
+        """The version that answers for a name now, or None.
+
+        Args:
+            name: The model.
+            alias: The version that this alias points at.
+            version: This version, where it is served.
+        """
+        found = self._names.get(name)
+        if found is None:
+            return None
+        if version is not None:
+            return found.versions.get(version)
+        return found.chosen if alias is None else found.aliases.get(alias)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Alias to version of a served model."""
+        return {alias: model.version for alias, model in self._names[name].aliases.items()}
+
+    def versions(self, name: str) -> list[int]:
+        """The served versions of a model, sorted."""
+        return sorted(self._names[name].versions)
+
+    def tags(self, name: str) -> Mapping[str, str]:
+        """The registered model's tags."""
+        return self._names[name].tags
 
     def nearest(self, name: str) -> str | None:
         """The served name most like ``name``."""
-        return nearest(name, self._models)
+        return nearest(name, self._names)
+
+    def refresh(self) -> list[str]:
+        """Follows the registry; what cannot be opened leaves its name as it was.
+
+        Returns:
+            What changed, such as ``delay: version 3 -> 4``.
+        """
+        if self._tracker is None:
+            return []
+        changes = []
+        names: dict[str, _Name] = {}
+        for name, pointers in self._pointers().items():
+            before = self._names.get(name)
+            try:
+                names[name] = now = self._open(pointers)
+            except ShoalError as error:
+                self.failures += 1
+                _log.error("'%s' stays as it was: %s", name, error.message)
+                if before is not None:
+                    names[name] = before
+                continue
+            if before is None:
+                changes.append(f"{name}: version {now.chosen.version}, new")
+            elif before.chosen.version != now.chosen.version:
+                changes.append(f"{name}: version {before.chosen.version} -> {now.chosen.version}")
+        # One assignment: a request sees all of the old state or all of the new.
+        self._names = {**{n: v for n, v in self._names.items() if n not in names}, **names}
+        return changes
+
+    @contextlib.contextmanager
+    def following(
+        self,
+        seconds: float = 0.5,
+        *,
+        changed: Callable[[str], None] = _log.info,
+        also: Iterable[Callable[[], object]] = (),
+    ) -> Iterator[None]:
+        """Refreshes in a thread while open.
+
+        Args:
+            seconds: Pause between two looks at the registry.
+            changed: Called with each change.
+            also: What else to refresh then.
+        """
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.wait(seconds):
+                try:
+                    for change in self.refresh():
+                        changed(change)
+                    for refresh in also:
+                        refresh()
+                except Exception as error:  # noqa: BLE001 - the registry may be away for a while
+                    self.failures += 1
+                    _log.error("What is served could not be refreshed: %s", error)
+
+        thread = threading.Thread(target=follow, name="shoal-following", daemon=True)
+        if self._tracker is not None:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            if self._tracker is not None:
+                thread.join()
+
+    def _pointers(self) -> dict[str, Pointers]:
+        assert self._tracker is not None
+        if self._wanted is None:
+            # A training that failed at the last step leaves a name without versions.
+            found = [p for p in self._tracker.pointers() if p.own and p.newest is not None]
+        else:
+            found = [p for name in self._wanted for p in self._tracker.pointers(name)]
+        return {pointers.name: pointers for pointers in found}
+
+    def _open(self, pointers: Pointers) -> _Name:
+        refs: Sequence[Reference] = (self._wanted or {}).get(pointers.name, ())
+        numbers = [_number(ref.alias, ref.version, pointers) for ref in refs]
+        chosen = numbers[0] if numbers else _number(None, None, pointers)
+        opened = self._names[pointers.name].versions if pointers.name in self._names else {}
+        wanted = {chosen, *numbers, *pointers.aliases.values()}
+        versions = {n: opened.get(n) or self._version(pointers.name, n) for n in sorted(wanted)}
+        return _Name(
+            chosen=versions[chosen],
+            aliases={alias: versions[n] for alias, n in pointers.aliases.items()},
+            versions=versions,
+            tags=pointers.tags,
+        )
+
+    def _version(self, name: str, number: int) -> ServedModel:
+        assert self._tracker is not None
+        pinned = f"{name}/{number}"
+        return ServedModel(
+            name=name,
+            version=number,
+            fleet=self._tracker.fleet(pinned),
+            inputs=self._tracker.input_types(pinned),
+        )
 
 
-def _servable(tracker: Tracker) -> list[str]:
-    """Names that `Tracker.resolve` finds a version for that Shoal made."""
-    found = []
-    for name in tracker.models():
-        # A training that failed at the last step leaves a name without versions.
-        versions = tracker.versions(name)
-        if versions and "shoal.fingerprint" in tracker.resolve(name).tags:
-            found.append(name)
+def _number(alias: str | None, version: int | None, pointers: Pointers) -> int:
+    if version is not None:
+        return version
+    found = pointers.aliases.get(alias or "champion")
+    if found is None and alias is None:
+        found = pointers.newest
+    if found is None:
+        raise TrackingError(f"Model '{pointers.name}' has no alias '{alias}' any more.")
     return found
+
+
+def _nothing() -> TrackingError:
+    return TrackingError("There is no model to serve.", hint="Train one first: shoal run")

@@ -27,10 +27,11 @@ def serve(
     *,
     ready: Callable[[str], None] | None = None,
     grace: int = 30,
+    header_seconds: float = 10.0,
+    certificate: str | None = None,
+    private_key: str | None = None,
 ) -> None:
     """Serves until SIGINT or SIGTERM, then lets running requests finish and returns.
-
-    There is no authentication: with a ``host`` other than loopback, put a proxy in front.
 
     Args:
         app: What `create_app` made.
@@ -38,11 +39,16 @@ def serve(
         port: Port; 0 takes a free one.
         ready: Called once with the URL, when connections are accepted.
         grace: Seconds that running requests may take after the signal.
+        header_seconds: How long a request's head may take to arrive, before it is cut off.
+        certificate: File with the TLS certificate chain (PEM); None speaks plain HTTP.
+        private_key: File with its key, where the certificate's file does not hold it.
 
     Raises:
         Unavailable: The address cannot be listened on, for example because it is in use.
     """
     import uvicorn
+
+    from shoal.serving.connection import patient_protocol
 
     listener = _listen(host, port)
     config = uvicorn.Config(
@@ -52,6 +58,9 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=grace,
         lifespan="off",
+        http=patient_protocol(header_seconds),
+        ssl_certfile=certificate,
+        ssl_keyfile=private_key,
     )
     bound = listener.getsockname()
     shown = f"[{bound[0]}]" if listener.family == socket.AF_INET6 else bound[0]
@@ -59,7 +68,7 @@ def serve(
     with listener, _stopped_by_signals(server):
         if ready is not None:
             # The socket listens already: a request that comes now waits for the first accept.
-            ready(f"http://{shown}:{bound[1]}")
+            ready(f"http{'s' if certificate else ''}://{shown}:{bound[1]}")
         server.run(sockets=[listener])
 
 

@@ -9,11 +9,13 @@ imports MLflow, and only once a `Tracker` is used.
 from shoal.tracking.context import RunContext, run_context
 from shoal.tracking.runs import DatasetInput, TrackedRun
 from shoal.tracking.tracker import Tracker
-from shoal.tracking.version import ModelVersion
+from shoal.tracking.version import ModelVersion, Pointers, Reference
 
 __all__ = [
     "DatasetInput",
     "ModelVersion",
+    "Pointers",
+    "Reference",
     "RunContext",
     "TrackedRun",
     "Tracker",

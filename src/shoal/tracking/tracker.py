@@ -18,7 +18,7 @@ from shoal.tracking.context import RunContext
 from shoal.tracking.quiet import quietly
 from shoal.tracking.record import Recording, move_alias
 from shoal.tracking.runs import TrackedRun, tracked_run
-from shoal.tracking.version import ModelVersion, Reference
+from shoal.tracking.version import ModelVersion, Pointers, Reference
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -219,6 +219,19 @@ class Tracker:
         with quietly("list the registered models"):
             return sorted(m.name for m in _all_pages(self._client.search_registered_models, None))
 
+    def pointers(self, name: str | None = None) -> list[Pointers]:
+        """Where the aliases of one model, or of all models, point now: one call to the registry.
+
+        Raises:
+            TrackingError: No model has that name.
+        """
+        with quietly("read the aliases of " + (f"'{name}'" if name else "all models")):
+            if name is None:
+                found = _all_pages(self._client.search_registered_models, None)
+            else:
+                found = [self._client.get_registered_model(name)]
+        return [_pointers(model) for model in found]
+
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
         """Points an alias at a version: the whole act of promoting and of rolling back.
 
@@ -231,6 +244,19 @@ class Tracker:
         with quietly(f"set the alias '{alias}' of '{name}'"):
             move_alias(self._client, found.name, alias, found.version)
         return self.resolve(f"{name}/{version}")
+
+    def set_tag(self, name: str, key: str, value: str | None) -> None:
+        """Sets a tag of a registered model; None takes it away.
+
+        Raises:
+            TrackingError: There is no such model.
+        """
+        self.resolve(name)
+        with quietly(f"tag '{name}'"):
+            if value is not None:
+                self._client.set_registered_model_tag(name, key, value)
+            elif key in self._client.get_registered_model(name).tags:
+                self._client.delete_registered_model_tag(name, key)
 
     def runs(self, limit: int = 100) -> list[TrackedRun]:
         """The experiment's runs, newest first.
@@ -367,6 +393,17 @@ def _local_folder(uri: str) -> Path | None:
     if parts.scheme == "":
         return Path(uri)
     return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
+
+def _pointers(model: Any) -> Pointers:
+    newest = max(model.latest_versions, key=lambda version: int(version.version), default=None)
+    return Pointers(
+        name=model.name,
+        aliases={alias: int(number) for alias, number in model.aliases.items()},
+        newest=None if newest is None else int(newest.version),
+        tags=dict(model.tags),
+        own=newest is not None and "shoal.fingerprint" in newest.tags,
+    )
 
 
 def _listed(words: list[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from shoal.errors import TrackingError
 
-__all__ = ["ModelVersion", "Reference"]
+__all__ = ["ModelVersion", "Pointers", "Reference"]
 
 _FORMS = "delay, delay@champion, delay/3, models:/delay@champion or models:/delay/3"
 _REFERENCE = re.compile(
@@ -40,6 +40,25 @@ class ModelVersion:
     def uri(self) -> str:
         """``models:/delay/3``, which stock MLflow loads."""
         return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pointers:
+    """Where a model's aliases point now.
+
+    Args:
+        name: Registered model.
+        aliases: Alias to version.
+        newest: Its highest version; None while it has none.
+        tags: The model's own tags.
+        own: Whether Shoal made the newest version.
+    """
+
+    name: str
+    aliases: Mapping[str, int]
+    newest: int | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    own: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

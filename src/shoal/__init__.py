@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         expect_or_fail,
         pandas,
         polars,
+        predict,
         r,
         stream,
     )
@@ -47,6 +48,7 @@ __all__ = [
     "model",
     "pandas",
     "polars",
+    "predict",
     "r",
     "stream",
 ]

@@ -22,6 +22,7 @@ from shoal.pipeline.graph import Graph, analyse
 from shoal.pipeline.load import load_sources, project_folder, run_source
 from shoal.pipeline.local import arrow, pandas, polars, stream
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
+from shoal.pipeline.predict import FoundModel, finding_models, predict
 from shoal.pipeline.rlang import r
 from shoal.pipeline.run import EXPECTATIONS, RunOptions, plan_run, run_graph
 from shoal.pipeline.work import Decision
@@ -34,6 +35,7 @@ __all__ = [
     "Expectation",
     "ExpectationCount",
     "Flow",
+    "FoundModel",
     "Graph",
     "Kind",
     "LocalFunction",
@@ -50,10 +52,12 @@ __all__ = [
     "expect_all_or_fail",
     "expect_or_drop",
     "expect_or_fail",
+    "finding_models",
     "load_sources",
     "pandas",
     "plan_run",
     "polars",
+    "predict",
     "project_folder",
     "r",
     "rounds",

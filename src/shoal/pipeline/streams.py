@@ -9,6 +9,7 @@ from shoal.engines import FileRead, InputFile
 from shoal.errors import PipelineError
 from shoal.lake import Progress, TableName
 from shoal.pipeline.backlogs import backlogs
+from shoal.pipeline.predict import models_of
 from shoal.pipeline.sinks import kept_in, progress_name
 from shoal.pipeline.sources import list_files, new_files
 from shoal.pipeline.work import Action, Decision, FlowWork, Input, Pins, definition, expand, placed
@@ -83,7 +84,9 @@ def _flow_news(
             hint=f"Merge them again from the start: shoal run --full-refresh {node.name}",
         )
     if start.definition not in (None, defined):
-        notes.append(f"{query.flow.location} changed: only new rows follow the new definition")
+        using = models_of(query.plan)
+        now = f"; they are scored with {using[0]}" if using else ""
+        notes.append(f"{query.flow.location} changed: only new rows follow the new definition{now}")
     count, rows = 0, 0
     inputs: dict[TableName, Input] = {}
     for name, streaming in tables.items():

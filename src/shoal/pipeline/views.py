@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from shoal.lake import last_writers
 from shoal.pipeline.backlogs import backlogs
 from shoal.pipeline.increment import Increment, following, follows
+from shoal.pipeline.predict import models_of
 from shoal.pipeline.sources import list_files
 from shoal.pipeline.work import Decision, FlowWork, Input, Pins, definition, expand, placed
 
@@ -40,7 +41,8 @@ def decide_view(
     elif not exists or before.number < 0:
         reason = "the table is new"
     elif before.definition != defined:
-        reason = "its definition changed"
+        using = models_of(query.plan)
+        reason = "its definition changed" + (f": it scores with {using[0]}" if using else "")
     elif moved or set(versions) != set(before.versions):
         reason = f"new version of {', '.join(moved) or 'its inputs'}"
     elif marks != dict(before.files):

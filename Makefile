@@ -61,6 +61,7 @@ format: setup ## Mend what ruff can mend
 
 bench: setup ## The benchmarks, as ratios
 	@$(RUN) python benchmarks/fleet.py
+	@$(RUN) python benchmarks/scoring.py
 	@$(RUN) python benchmarks/pipeline.py
 	@$(RUN) python benchmarks/medallion.py
 

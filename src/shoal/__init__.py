@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         expect_or_fail,
         pandas,
         polars,
+        predict,
         r,
         stream,
     )
@@ -49,6 +50,7 @@ __all__ = [
     "model",
     "pandas",
     "polars",
+    "predict",
     "r",
     "stream",
 ]

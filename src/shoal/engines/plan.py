@@ -32,6 +32,7 @@ __all__ = [
     "TableRead",
     "dataframe",
     "fingerprint",
+    "functions_of",
     "input_plan",
     "plan_of",
     "query_plan",
@@ -373,6 +374,16 @@ def fingerprint(plan: Plan) -> str:
     for text in functions:
         digest.update(text.encode())
     return digest.hexdigest()
+
+
+def functions_of(plan: Plan) -> list[str]:
+    """The names of the Python functions that a plan maps over rows."""
+    found = []
+    for message in _messages(plan):
+        if message.DESCRIPTOR.name == "CommonInlineUserDefinedFunction":
+            function: Any = message
+            found.append(str(function.function_name))
+    return found
 
 
 def function_text(command: bytes) -> str:

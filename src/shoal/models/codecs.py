@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -177,7 +178,7 @@ class _Reader:
     def array(self, kind: str, ndim: int, order: Any) -> np.ndarray[Any, Any]:
         dtype = _plain_dtype(kind)
         shape = struct.unpack(f"<{ndim}I", self.take(4 * ndim))
-        count = int(np.prod(shape, dtype=object)) if shape else 1
+        count = math.prod(shape)
         raw = np.frombuffer(self.take(count * dtype.itemsize), dtype=dtype, count=count)
         # A copy: compiled estimators want aligned, writable memory.
         return raw.copy().reshape(shape, order=order)

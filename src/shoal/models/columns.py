@@ -1,4 +1,4 @@
-"""Feature columns as the one matrix that estimators take."""
+"""Feature columns as the arrays that estimators take."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pyarrow.compute as pc
 
 from shoal.errors import ModelError, RequestError, nearest
 
-__all__ = ["accepts_nan", "by_position", "feature_matrix", "is_feature_type", "one_column"]
+__all__ = [
+    "accepts_nan",
+    "by_position",
+    "feature_columns",
+    "is_feature_type",
+    "one_column",
+]
 
 
 def is_feature_type(kind: pa.DataType) -> bool:
@@ -25,10 +31,10 @@ def is_feature_type(kind: pa.DataType) -> bool:
     )
 
 
-def feature_matrix(
+def feature_columns(
     rows: pa.Table, features: Sequence[str], model: str
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """The features as a C-ordered float64 matrix of shape (rows, features); nulls become NaN.
+) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """The features as float64 arrays of shape (rows,); nulls become NaN.
 
     Args:
         rows: A table with the feature columns.
@@ -39,8 +45,8 @@ def feature_matrix(
         RequestError: A column is missing or holds something that is not a number; names the
             first such row.
     """
-    matrix = np.empty((rows.num_rows, len(features)))
-    for i, name in enumerate(features):
+    found = []
+    for name in features:
         if name not in rows.column_names:
             raise RequestError(
                 f"feature column {name!r} is missing; model {model!r} expects "
@@ -49,14 +55,14 @@ def feature_matrix(
         column = one_column(rows, name)
         kind = column.type
         if pa.types.is_null(kind):
-            matrix[:, i] = np.nan
+            found.append(np.full(rows.num_rows, np.nan))
             continue
         if not is_feature_type(kind):
             raise _wrong(column, name, kind)
         if pa.types.is_boolean(kind):
             column = column.cast(pa.int8())
-        matrix[:, i] = column.cast(pa.float64(), safe=False).to_numpy()
-    return matrix
+        found.append(column.cast(pa.float64(), safe=False).to_numpy())
+    return found
 
 
 def one_column(rows: pa.Table, name: str) -> pa.ChunkedArray:

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from shoal.errors import ModelError, RequestError
+from shoal.models.affine import Lines, affine
 from shoal.models.artifact import MEMBER_SCHEMA, FleetHeader, read_header
 from shoal.models.codecs import Decoder
-from shoal.models.columns import accepts_nan, feature_matrix
+from shoal.models.columns import accepts_nan, feature_columns
 from shoal.models.segments import segment_codes, segment_key
 
 __all__ = ["Fleet"]
@@ -43,6 +45,13 @@ class Fleet:
         self._cache: OrderedDict[int, tuple[Any, bool]] = OrderedDict()
         self._cache_size = max(cache, 1)
         self._lock = Lock()
+        self._lines = Lines(members.num_rows, len(header.features))
+        used = pc.index_in(members.column("model_used"), members.column("segment"))
+        has_state = np.asarray(members.column("state").is_valid())
+        # The member that predicts for each member; -1 where none does.
+        self._used = np.asarray(used.fill_null(-1), dtype=np.int64)
+        self._used[(self._used >= 0) & ~has_state[self._used]] = -1
+        self._chosen: dict[tuple[str | None, ...], int] = {}
 
     @classmethod
     def open(
@@ -133,45 +142,40 @@ class Fleet:
                 f"column {missing[0]!r} is missing; model {header.model!r} finds a row's segment "
                 f"by {', '.join(header.by)}; found the columns {', '.join(rows.column_names)}."
             )
-        matrix = feature_matrix(rows, [f.name for f in header.features], header.model)
+        features = feature_columns(rows, [f.name for f in header.features], header.model)
         codes, keys = segment_codes(rows, header.by)
         chosen = np.array([self._predictor(k) for k in keys], dtype=np.int64)
-        predictions = self._scatter(matrix, chosen[codes])
+        predictions = self._predict(features, chosen, codes)
         columns = {"prediction": self._labels(predictions)}
         if explain:
             # take, not one Python string per row.
-            used = self._members.column("segment").to_pylist()
             names = [segment_key(k) for k in keys]
-            models = [used[i] if i >= 0 else None for i in chosen.tolist()]
+            picked = pa.array(chosen, mask=chosen < 0)
+            models = self._members.column("segment").take(picked).combine_chunks()
             at = pa.array(codes)
             columns["segment"] = pa.array(names, pa.string()).take(at)
-            columns["model_used"] = pa.array(models, pa.string()).take(at)
-            other = [n != m for n, m in zip(names, models, strict=True)]
+            columns["model_used"] = models.take(at)
+            other = [n != m for n, m in zip(names, models.to_pylist(), strict=True)]
             columns["fallback"] = pa.array(other, pa.bool_()).take(at)
         return pa.table(columns)
 
     def _predictor(self, key: tuple[str | None, ...]) -> int:
-        for length in range(len(key), -1, -1):
-            row = self._rows.get(segment_key(key[:length]))
-            if row is None:
-                continue
-            used = self._members.column("model_used")[row].as_py()
-            found = self._rows.get(used) if used is not None else None
-            if found is not None and self._members.column("state")[found].is_valid:
-                return found
-        return -1
+        found = self._chosen.get(key)
+        if found is None:
+            rows = (self._rows.get(segment_key(key[:n])) for n in range(len(key), -1, -1))
+            used = (int(self._used[row]) for row in rows if row is not None)
+            found = next((row for row in used if row >= 0), -1)
+            if len(self._chosen) > 2 * len(self._rows) + 1_000:
+                self._chosen = {}  # unseen keys without end must not fill the memory
+            self._chosen[key] = found
+        return found
 
     def _estimator(self, row: int) -> tuple[Any, bool]:
         with self._lock:
             if row in self._cache:
                 self._cache.move_to_end(row)
                 return self._cache[row]
-        template = self._members.column("template")[row].as_py()
-        decoder = self._decoders.get(template)
-        if decoder is None:
-            raise ModelError(f"fleet.json lacks the template {template!r} that a member names.")
-        state = self._members.column("state")[row].as_buffer()
-        estimator = decoder.decode(memoryview(state))
+        estimator = self._decode(row)
         entry = (estimator, accepts_nan(estimator))
         with self._lock:
             self._cache[row] = entry
@@ -179,27 +183,73 @@ class Fleet:
                 self._cache.popitem(last=False)
         return entry
 
-    def _scatter(self, matrix: np.ndarray[Any, Any], member: np.ndarray[Any, Any]) -> Any:
-        predictions = np.full(len(member), np.nan)
-        if not len(member):
-            return predictions
-        finite = np.isfinite(matrix).all(axis=1)
-        usable = ~np.isinf(matrix).any(axis=1)
-        # Sorted once, so that each member's rows are one slice.
-        order = np.argsort(member, kind="stable")
-        ordered = member[order]
+    def _decode(self, row: int) -> Any:
+        template = self._members.column("template")[row].as_py()
+        decoder = self._decoders.get(template)
+        if decoder is None:
+            raise ModelError(f"fleet.json lacks the template {template!r} that a member names.")
+        state = self._members.column("state")[row].as_buffer()
+        return decoder.decode(memoryview(state))
+
+    def _predict(
+        self,
+        features: list[np.ndarray[Any, Any]],
+        chosen: np.ndarray[Any, Any],
+        codes: np.ndarray[Any, Any],
+    ) -> np.ndarray[Any, Any]:
+        """Predict: the lines all at once, the others by one call per member."""
+        line = self._are_lines(chosen)
+        if line.all():
+            return self._lines.predict(features, chosen[codes])
+        predictions = np.full(len(codes), np.nan)
+        straight = line[codes]
+        if line.any():
+            at = np.flatnonzero(straight)
+            columns = [column[at] for column in features]
+            predictions[at] = self._lines.predict(columns, chosen[codes[at]])
+        rest = np.flatnonzero(~straight & (chosen[codes] >= 0))
+        self._by_member(features, chosen[codes], rest, predictions)
+        return predictions
+
+    def _are_lines(self, chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Which members are lines; those seen for the first time are decoded."""
+        line = (chosen >= 0) & (self.header.classes is None)
+        new = np.unique(chosen[line])
+        for row in new[self._lines.kinds(new) == 0].tolist():
+            estimator = self._decode(row)
+            self._lines.add(row, affine(estimator, len(self.header.features)))
+        line[line] = self._lines.kinds(chosen[line]) == 1
+        return line
+
+    def _by_member(
+        self,
+        features: list[np.ndarray[Any, Any]],
+        member: np.ndarray[Any, Any],
+        rows: np.ndarray[Any, Any],
+        predictions: np.ndarray[Any, Any],
+    ) -> None:
+        if not len(rows):
+            return
+        # Sorted once, so that each member's rows are one slice of the matrix.
+        rows = rows[np.argsort(member[rows], kind="stable")]
+        matrix = np.empty((len(rows), len(features)))
+        for i, column in enumerate(features):
+            np.take(column, rows, out=matrix[:, i])
+        finite = np.asarray(np.isfinite(matrix).all(axis=1))
+        usable = finite if finite.all() else ~np.asarray(np.isinf(matrix).any(axis=1))
+        ordered = member[rows]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         # An overflow is no news: estimators check what they get, and say so.
         with np.errstate(over="ignore", invalid="ignore"):
-            for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-                if ordered[start] < 0:
-                    continue
+            for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
                 estimator, nan_ok = self._estimator(int(ordered[start]))
-                rows = order[start:end]
-                rows = rows[(usable if nan_ok else finite)[rows]]
-                if len(rows):
-                    predictions[rows] = np.asarray(estimator.predict(matrix[rows])).reshape(-1)
-        return predictions
+                part = slice(start, end)
+                good = (usable if nan_ok else finite)[part]
+                at, taken = rows[part], matrix[part]
+                if not good.all():
+                    at, taken = at[good], taken[good]
+                if len(at):
+                    predictions[at] = np.asarray(estimator.predict(taken)).reshape(-1)
 
     def _labels(self, predictions: np.ndarray[Any, Any]) -> pa.Array:
         missing = np.isnan(predictions)

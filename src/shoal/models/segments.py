@@ -38,9 +38,7 @@ def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     Raises:
         RequestError: The type cannot be a key.
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # combine_chunks keeps very large text chunked
-        array = pa.concat_arrays(array.chunks)
+    array = _whole(column)
     kind = array.type
     if pa.types.is_dictionary(kind):
         return key_texts(array.cast(kind.value_type))
@@ -50,7 +48,7 @@ def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
         missing = pc.is_nan(array).fill_null(False)
         array = pc.if_else(missing, pa.scalar(None, kind), array)
         whole = pc.and_(pc.equal(pc.round(array), array), pc.less(pc.abs(array), 2.0**63))
-        if not pc.all(whole).as_py():
+        if not pc.all(whole, min_count=0).as_py():
             first = array.filter(pc.invert(whole))[0].as_py()
             raise RequestError(
                 "a segment key is text, a whole number, a boolean or a date; "
@@ -68,6 +66,13 @@ def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.cast(pa.string())
 
 
+def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # combine_chunks keeps very large text chunked
+        array = pa.concat_arrays(array.chunks)
+    return array
+
+
 def segment_codes(
     rows: pa.Table, by: Sequence[str]
 ) -> tuple[np.ndarray[Any, Any], list[tuple[str | None, ...]]]:
@@ -83,10 +88,24 @@ def segment_codes(
     codes = np.zeros(rows.num_rows, dtype=np.int64)
     keys: list[tuple[str | None, ...]] = [()]
     for name in by:
-        encoded = pc.dictionary_encode(key_texts(one_column(rows, name)), null_encoding="encode")
-        values = encoded.dictionary.to_pylist()
-        combined = codes * len(values) + np.asarray(encoded.indices, dtype=np.int64)
+        column = one_column(rows, name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        key_texts(column.slice(0, 0))  # refuses a type that cannot be a key
+        # Each value becomes text once, however many rows have it.
+        encoded = pc.dictionary_encode(_whole(column), null_encoding="encode")
+        texts = key_texts(encoded.dictionary).to_pylist()
+        numbers = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        found = np.asarray(encoded.indices, dtype=np.int64)
+        if len(numbers) < len(texts):  # such as NaN and null
+            found = np.array([numbers[text] for text in texts], dtype=np.int64)[found]
+        values = list(numbers)
+        if keys == [()]:
+            codes, keys = found, [(value,) for value in values]
+            continue
         # Renumbering after each column keeps the codes small, however many columns there are.
-        unique, codes = np.unique(combined, return_inverse=True)
-        keys = [(*keys[c // len(values)], values[c % len(values)]) for c in unique.tolist()]
+        both = pc.dictionary_encode(pa.array(codes * len(values) + found))
+        codes = np.asarray(both.indices, dtype=np.int64)
+        pairs = both.dictionary.to_pylist()
+        keys = [(*keys[c // len(values)], values[c % len(values)]) for c in pairs]
     return codes, keys

@@ -24,6 +24,7 @@ from shoal.pipeline.lineage import LINEAGE, Edge, lineage_edges, stored_edges
 from shoal.pipeline.load import declaring, load_sources, project_folder, run_source
 from shoal.pipeline.local import arrow, pandas, polars, stream
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
+from shoal.pipeline.predict import FoundModel, finding_models, predict
 from shoal.pipeline.rlang import r
 from shoal.pipeline.run import RunOptions, plan_run, run_graph
 from shoal.pipeline.work import Decision
@@ -39,6 +40,7 @@ __all__ = [
     "Expectation",
     "ExpectationCount",
     "Flow",
+    "FoundModel",
     "Graph",
     "Kind",
     "LocalFunction",
@@ -56,11 +58,13 @@ __all__ = [
     "expect_all_or_fail",
     "expect_or_drop",
     "expect_or_fail",
+    "finding_models",
     "lineage_edges",
     "load_sources",
     "pandas",
     "plan_run",
     "polars",
+    "predict",
     "project_folder",
     "r",
     "rounds",

@@ -14,6 +14,7 @@ from shoal.pipeline.constraints import row_key_of
 from shoal.pipeline.explain import edit, moves
 from shoal.pipeline.feeds import feed_asked, first
 from shoal.pipeline.kinds import seen_through
+from shoal.pipeline.predict import models_of
 from shoal.pipeline.sinks import kept_in, progress_name
 from shoal.pipeline.sources import list_files, new_files, source_name
 from shoal.pipeline.work import Action, Decision, FlowWork, Input, Pins, definition, expand, placed
@@ -63,7 +64,9 @@ def decide_stream(
 
 def only_new_rows(query: Query) -> str:
     """What a person should know of a stream whose definition changed."""
-    return f"{query.flow.location} changed: only new rows follow the new definition"
+    using = models_of(query.plan)
+    now = f"; they are scored with {using[0]}" if using else ""
+    return f"{query.flow.location} changed: only new rows follow the new definition{now}"
 
 
 def _counted(files: int, messages: int) -> str:

@@ -9,6 +9,7 @@ from shoal.pipeline.backlogs import backlogs
 from shoal.pipeline.constraints import row_key_of
 from shoal.pipeline.explain import edit, moves
 from shoal.pipeline.increment import Increment, following, follows
+from shoal.pipeline.predict import models_of
 from shoal.pipeline.sources import list_files
 from shoal.pipeline.work import Decision, FlowWork, Input, Pins, definition, expand, placed
 
@@ -49,7 +50,8 @@ def decide_view(
     elif not exists or before.number < 0:
         reason = "the table is new"
     elif before.definition != defined:
-        reason = "its definition changed"
+        using = models_of(query.plan)
+        reason = "its definition changed" + (f": it scores with {using[0]}" if using else "")
     elif moved or set(versions) != set(before.versions):
         reason = moves(news) or "its inputs changed"
     elif marks != dict(before.files):

@@ -303,8 +303,12 @@ class Tracker:
         """
         from shoal.models import Fleet
 
-        folder, info = self._model_folder(self.resolve(ref))
-        return Fleet.open(folder / info.flavors["python_function"]["data"])
+        return Fleet.open(self.fleet_folder(self.resolve(ref)))
+
+    def fleet_folder(self, version: ModelVersion) -> Path:
+        """The local folder of a version's fleet artifact; see `fleet`."""
+        folder, info = self._model_folder(version)
+        return folder / str(info.flavors["python_function"]["data"])
 
     def input_types(self, ref: str) -> dict[str, str]:
         """MLflow type names of a version's input columns, as stock MLflow enforces them.

@@ -73,6 +73,8 @@ def score(
         TableNotFound: The model's table does not exist.
         ModelError: A key column is missing in the table.
     """
+    import pyarrow.compute as pc
+
     begun = time.perf_counter()
     source = lake.existing(declaration.table)
     target = predictions_table(declaration, lake)
@@ -110,7 +112,7 @@ def score(
             schema = scored.schema
             _write(scored, Path(folder) / f"{number:05}.parquet")
             rows += scored.num_rows
-            fallbacks += sum(1 for used in scored.column("fallback").to_pylist() if used)
+            fallbacks += pc.sum(scored.column("fallback")).as_py() or 0
             if progress is not None:
                 progress(rows)
         assert schema is not None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shoal.engines import Engine
     from shoal.lake import Lake
     from shoal.models import ModelDeclaration
-    from shoal.pipeline import Decision, Graph, Refresh, RunOptions
+    from shoal.pipeline import Decision, FoundModel, Graph, Refresh, RunOptions
     from shoal.serving import ServedModels
     from shoal.tracking import ModelVersion, Tracker
     from shoal.training import Nursery
@@ -139,17 +139,25 @@ class Workspace:
             PipelineError: A declaration is wrong.
             ProjectError: A source file raises.
         """
-        from shoal.pipeline import analyse, load_sources
+        from shoal.pipeline import analyse, finding_models, load_sources
 
-        registry = load_sources(
-            self.project.transformations(),
-            spark=self.engine.spark,
-            lake=self.lake,
-            root=self.project.root,
-            configuration=self.project.spec.configuration,
-            engine=self.engine,
-        )
-        return analyse(registry, lake=self.lake, root=self.project.root, engine=self.engine)
+        with finding_models(self._found):
+            registry = load_sources(
+                self.project.transformations(),
+                spark=self.engine.spark,
+                lake=self.lake,
+                root=self.project.root,
+                configuration=self.project.spec.configuration,
+                engine=self.engine,
+            )
+            return analyse(registry, lake=self.lake, root=self.project.root, engine=self.engine)
+
+    def _found(self, uri: str) -> FoundModel:
+        from shoal.pipeline import FoundModel
+
+        version = self.tracker.resolve(uri)
+        folder = str(self.tracker.fleet_folder(version))
+        return FoundModel(name=version.name, version=version.version, folder=folder)
 
     @cached_property
     def models(self) -> dict[str, ModelDeclaration]:

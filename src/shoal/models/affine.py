@@ -1,0 +1,211 @@
+"""Members that are straight lines, predicted all at once: one gather, one product, one sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Affine", "Lines", "affine"]
+
+Array = np.ndarray[Any, Any]
+
+# Rows at a time: what is gathered for them stays in the processor's cache.
+_CHUNK = 16_384
+
+# scikit-learn's regressors that predict ``X @ coef_ + intercept_`` and nothing else.
+# fmt: off
+_REGRESSORS = frozenset({
+    "ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "HuberRegressor", "Lars",
+    "LarsCV", "Lasso", "LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearRegression",
+    "LinearSVR", "OrthogonalMatchingPursuit", "OrthogonalMatchingPursuitCV",
+    "QuantileRegressor", "Ridge", "RidgeCV", "SGDRegressor", "TheilSenRegressor",
+})
+# fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affine:
+    """``intercept + sum((x - center) * weight)``; every array has one value per feature.
+
+    Attributes:
+        center: What is taken from each feature first, so that no digits cancel later.
+        weight: The coefficients, divided by the scales.
+        intercept: The constant.
+        gap: What stands for a missing value; NaN where the model takes none.
+    """
+
+    center: Array
+    weight: Array
+    intercept: float
+    gap: Array
+
+
+def affine(estimator: Any, features: int) -> Affine | None:
+    """The line that a fitted scikit-learn regressor is, or None where it is none.
+
+    Linear regressors, alone or in a pipeline after a ``SimpleImputer`` and scalers. Its values
+    and the estimator's own differ by rounding: by at most ``64 * 2**-53`` times the sum of
+    the sizes of the terms that either adds, for up to some ten features.
+
+    Args:
+        estimator: The fitted estimator.
+        features: How many features it takes.
+    """
+    from sklearn.pipeline import Pipeline
+
+    steps = [s for _, s in estimator.steps] if type(estimator) is Pipeline else [estimator]
+    *before, last = [s for s in steps if s is not None and s != "passthrough"] or [None]
+    found = _coefficients(last, features)
+    if found is None:
+        return None
+    weight, intercept = found
+    gap = np.full(features, np.nan)
+    if before and _fills(before[0], features):
+        gap = np.asarray(before.pop(0).statistics_, dtype=np.float64)
+    # After the scalers so far, a feature is (x - center) * factor + offset.
+    center, factor, offset = np.zeros(features), np.ones(features), np.zeros(features)
+    for number, step in enumerate(before):
+        scaled = _scaler(step, features)
+        if scaled is None:
+            return None
+        minus, divide, plus = scaled
+        if number == 0:
+            center = minus
+        else:
+            offset = (offset - minus) / divide
+        factor, offset = factor / divide, offset + plus
+    line = Affine(
+        center=center,
+        weight=weight * factor,
+        intercept=float(intercept + (weight * offset).sum()),
+        gap=gap,
+    )
+    whole = np.isfinite(line.center).all() and np.isfinite(line.weight).all()
+    return line if whole and np.isfinite(line.intercept) else None
+
+
+def _coefficients(estimator: Any, features: int) -> tuple[Array, float] | None:
+    cls = type(estimator)
+    if cls.__name__ not in _REGRESSORS or not cls.__module__.startswith(
+        ("sklearn.linear_model.", "sklearn.svm.")
+    ):
+        return None
+    weight = np.asarray(estimator.coef_)
+    intercept = np.asarray(estimator.intercept_)
+    if weight.size != features or intercept.size != 1 or weight.dtype != np.float64:
+        return None
+    return weight.reshape(-1), float(intercept.reshape(-1)[0])
+
+
+def _fills(step: Any, features: int) -> bool:
+    from sklearn.impute import SimpleImputer
+
+    return (
+        type(step) is SimpleImputer
+        and isinstance(step.missing_values, float)
+        and bool(np.isnan(step.missing_values))
+        and not step.add_indicator
+        and step.statistics_.shape == (features,)
+        and step.statistics_.dtype == np.float64
+        and bool(np.isfinite(step.statistics_).all())
+    )
+
+
+def _scaler(step: Any, features: int) -> tuple[Array, Array, Array] | None:
+    """Minus, divide and plus: the scaler gives ``(x - minus) / divide + plus``."""
+    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+
+    none, one = np.zeros(features), np.ones(features)
+    if type(step) is StandardScaler:
+        minus = step.mean_ if step.with_mean else none
+        return minus, step.scale_ if step.with_std else one, none
+    if type(step) is RobustScaler:
+        minus = step.center_ if step.with_centering else none
+        return minus, step.scale_ if step.with_scaling else one, none
+    if type(step) is MaxAbsScaler and not getattr(step, "clip", False):
+        return none, step.scale_, none
+    if type(step) is MinMaxScaler and not step.clip:
+        return step.data_min_, 1 / step.scale_, np.full(features, float(step.feature_range[0]))
+    return None
+
+
+@dataclass
+class Lines:
+    """The lines of a fleet's members, in arrays by member. Safe to use from many threads.
+
+    A row's prediction has the same bits alone and among millions: every step is done on each
+    element by itself, in the order of the features.
+
+    Args:
+        members: How many members there are.
+        features: How many features.
+    """
+
+    members: int
+    features: int
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        # Zeros, and one row per feature: pages that no member uses are never touched.
+        shape = (self.features, self.members)
+        self._center, self._weight, self._gap = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._intercept = np.zeros(self.members)
+        self._kind = np.zeros(self.members, dtype=np.int8)
+
+    def kinds(self, members: Array) -> Array:
+        """0 for a member that was not added yet, 1 for a line, 2 for anything else.
+
+        Args:
+            members: Members by number.
+        """
+        found: Array = self._kind[members]
+        return found
+
+    def add(self, member: int, line: Affine | None) -> None:
+        """Tell what a member is.
+
+        Args:
+            member: Its number.
+            line: Its line; None when it is none.
+        """
+        with self._lock:
+            if line is not None:
+                self._center[:, member], self._weight[:, member] = line.center, line.weight
+                self._intercept[member], self._gap[:, member] = line.intercept, line.gap
+            # Last: readers take no lock.
+            self._kind[member] = 2 if line is None else 1
+
+    def predict(self, columns: Sequence[Array], members: Array) -> Array:
+        """Predict each row with its member's line; NaN where a feature is infinite or missing.
+
+        Args:
+            columns: The features, float64, one array of shape (rows,) each.
+            members: The member of each row, int64; all of them are lines.
+        """
+        found = np.empty(len(members))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(members), _CHUNK):
+                chunk = slice(start, start + _CHUNK)
+                found[chunk] = self._chunk([column[chunk] for column in columns], members[chunk])
+        return found
+
+    def _chunk(self, columns: list[Array], members: Array) -> Array:
+        total: Array = self._intercept.take(members)
+        for i, column in enumerate(columns):
+            part = column - self._center[i].take(members)
+            part *= self._weight[i].take(members)
+            missing = np.isnan(column)
+            if missing.any():
+                who = members[missing]
+                filled = self._gap[i].take(who) - self._center[i].take(who)
+                part[missing] = filled * self._weight[i].take(who)
+            total += part
+        # Only a total that is not finite can come from a feature that is not.
+        for row in np.flatnonzero(~np.isfinite(total)):
+            if any(np.isinf(column[row]) for column in columns):
+                total[row] = np.nan
+        return total

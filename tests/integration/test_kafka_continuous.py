@@ -100,7 +100,6 @@ def test_a_continuous_run_follows_its_sources_until_told_to_stop(project, kafka,
     # One for each arrival; the signal may come before the last round has said its own.
     assert len(reports) >= 3
     assert not any(report["failed"] for report in reports)
-    assert sum(t["rows"] for r in reports for t in r["tables"] if t["table"] == "silver.all") == 34
     expected = sorted([0, *range(10, 40), 1001, 1002, 1003])
     assert project.rows("silver.all", "id") == sorted(expected, key=repr)
     assert exported(project.root / "exports") == expected

@@ -373,6 +373,9 @@ class Table:
         from deltalake.exceptions import CommitFailedError
 
         clean = rows.cast(delta_schema(rows.schema))
+        if app is not None and not self.exists():
+            # Two that make it at once could both succeed; two that append to it cannot.
+            self._make(clean.schema, partition_by)
         opened = self._open() if self.exists() else None
         if app is not None and opened is not None:
             self.refuse_past(app[0], app[1] - 1, opened)
@@ -398,6 +401,19 @@ class Table:
         except Exception as error:  # a value that cannot be cast is no DeltaError but a bare one
             raise TableError(f"{self.name} refused the rows: {error}") from error
         return self.version()
+
+    def _make(self, schema: pa.Schema, partition_by: Sequence[str]) -> None:
+        """Makes the table without rows; another may do so at the same time."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        try:
+            DeltaTable.create(
+                self.path, schema, name=self.name, partition_by=list(partition_by) or None
+            )
+        except DeltaError:
+            if not self.exists():
+                raise
 
     def restore(self, version: int) -> int:
         """Makes a new version that equals an older one; returns it. See `shoal.lake.restore`."""

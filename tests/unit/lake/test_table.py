@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +14,7 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from shoal.errors import Conflict, TableError, TableNotFound
-from shoal.lake import Progress, Table, staged_files
+from shoal.lake import Lake, Progress, Table, staged_files
 
 
 def stage(folder: str | Path, rows: pa.Table, name: str = "a.parquet") -> None:
@@ -252,6 +254,8 @@ def test_the_first_commit_of_two_is_the_only_one(lake) -> None:
 
 APPEND = """
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 from shoal.errors import Conflict
 from shoal.lake import Lake
@@ -330,6 +334,8 @@ def test_staged_files_that_were_committed_stay_after_an_error(lake) -> None:
 
 HOLD = """
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from shoal.lake import Lake
 with Lake(sys.argv[1]).writing():
     print("held", flush=True)
@@ -445,3 +451,22 @@ def test_the_log_says_what_the_protocol_says(lake) -> None:
     assert add["dataChange"] is True
     assert json.loads(add["stats"])["numRecords"] == 2
     assert add["size"] == (Path(table.path) / add["path"]).stat().st_size
+
+
+def test_of_several_that_make_a_table_with_one_number_one_wins(tmp_path) -> None:
+    for turn in range(8):
+        table = Lake(tmp_path / str(turn)).table("a.b")
+        together = threading.Barrier(4)
+
+        def append(value: int, table=table, together=together) -> bool:
+            together.wait()
+            try:
+                table.append(pa.table({"x": [value]}), app=("mine", 1))
+            except Conflict:
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as threads:
+            won = list(threads.map(append, range(4)))
+        assert won.count(True) == 1
+        assert table.scan().collect()["x"].to_list() == [won.index(True)]

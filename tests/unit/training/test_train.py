@@ -120,7 +120,7 @@ def test_each_member_is_what_sklearn_fits_on_its_rows(trained) -> None:
 
 def test_what_training_hands_over(trained) -> None:
     lake, found = trained
-    assert (found.fleet_version, found.members_version) == (1, 0)
+    assert (found.fleet_version, found.members_version) == (1, 1)
     assert found.table_version == 0
     assert found.table_id == lake.table("gold.flights").id()
     assert found.metrics["segments_ok"] == 5

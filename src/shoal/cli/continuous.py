@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from shoal.cli import show
@@ -13,7 +16,30 @@ from shoal.cli import show
 if TYPE_CHECKING:
     from shoal.workspace import RunReport
 
-__all__ = ["keep_going"]
+__all__ = ["keep_going", "told_to_stop"]
+
+
+@contextlib.contextmanager
+def told_to_stop() -> Iterator[threading.Event]:
+    """Remembers that a signal came, besides raising KeyboardInterrupt.
+
+    Python drops what is raised while it runs a callback or a finalizer, and nobody would then know
+    of the signal: the next round asks.
+    """
+    told = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        told.set()
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_going(reports: Iterable[RunReport], *, as_json: bool) -> int:

@@ -9,7 +9,7 @@ import click
 
 from shoal.cli import show
 from shoal.cli.app import command
-from shoal.cli.continuous import keep_going
+from shoal.cli.continuous import keep_going, told_to_stop
 from shoal.cli.options import as_json, opened, project_options
 
 __all__ = ["plan", "run"]
@@ -86,7 +86,7 @@ def run(
         from shoal.pipeline import trigger_seconds
 
         interval = trigger_seconds(trigger)
-        with opened(folder, profile) as space:
+        with opened(folder, profile) as space, told_to_stop() as told:
             options = space.options(
                 select=select,
                 full_refresh=full_refresh,
@@ -96,7 +96,11 @@ def run(
             models = not (tables_only or select or until)
             code = keep_going(
                 space.run_continuous(
-                    options, trigger=interval, models=models, max_failures=max_failures
+                    options,
+                    trigger=interval,
+                    models=models,
+                    max_failures=max_failures,
+                    stopped=told.is_set,
                 ),
                 as_json=as_json,
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,15 @@ def run_continuous(
     trigger: float,
     models: bool,
     max_failures: int | None,
+    stopped: Callable[[], bool],
 ) -> Iterator[RunReport]:
     """Rounds of `Workspace.run` for as long as they are asked for; see its `run_continuous`."""
     from shoal.pipeline import rounds
 
     failures, due = 0, models
     for _ in rounds(trigger):
+        if stopped():
+            raise KeyboardInterrupt
         try:
             report = space.run(options, models=due)
         except RetryableError as error:  # another run holds the lake

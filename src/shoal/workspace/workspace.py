@@ -311,6 +311,7 @@ class Workspace:
         trigger: float = 10.0,
         models: bool = True,
         max_failures: int | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[RunReport]:
         """Keeps running, and gives the report of each round in which anything happened.
 
@@ -324,6 +325,7 @@ class Workspace:
             trigger: Seconds from the start of a round to the start of the next.
             models: Also train and score.
             max_failures: End after so many failed rounds in a row; None never ends.
+            stopped: Asked before each round; true interrupts.
 
         Raises:
             PipelineError: A declaration is wrong; nothing ran.
@@ -331,7 +333,12 @@ class Workspace:
         from shoal.workspace.continuous import run_continuous
 
         return run_continuous(
-            self, options, trigger=trigger, models=models, max_failures=max_failures
+            self,
+            options,
+            trigger=trigger,
+            models=models,
+            max_failures=max_failures,
+            stopped=stopped,
         )
 
     def refresh(self, options: RunOptions) -> list[TableReport]:

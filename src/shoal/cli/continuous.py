@@ -38,6 +38,7 @@ def told_to_stop() -> Iterator[threading.Event]:
     try:
         yield told
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -32,6 +32,12 @@ def told_to_stop() -> Iterator[threading.Event]:
         told.set()
         raise KeyboardInterrupt
 
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            hook(what)
+
+    hook = sys.unraisablehook
+    sys.unraisablehook = dropped
     before = {
         number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
     }

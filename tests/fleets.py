@@ -101,6 +101,7 @@ def trained_fleet(folder: Path, *, name: str = "delay", seed: int = 0) -> Traine
                 "reason": "3 training rows, fewer than 30" if fallback else "",
                 "template": None if fallback else templates[encoded.template],
                 "state": None if fallback else encoded.state,
+                "interval": None if fallback else 1.0 + len(key),
             }
         )
     artifact = folder / f"artifact-{name}-{version}"
@@ -115,6 +116,7 @@ def trained_fleet(folder: Path, *, name: str = "delay", seed: int = 0) -> Traine
         templates={ident: template for template, ident in templates.items()},
         table="gold.flights",
         table_version=version,
+        interval=0.9,
     )
     write_fleet(artifact, header, pa.Table.from_pylist(members))
     return TrainedFleet(

@@ -54,6 +54,8 @@ def environment(tracker: Tracker) -> dict[str, str]:
 
 def same(left: list[Any], right: list[Any]) -> bool:
     """Equal bit for bit, with missing predictions as null or NaN."""
+    if any(isinstance(value, dict) for value in left):
+        return left == right
     numbers = [np.array([np.nan if v is None else v for v in values]) for values in (left, right)]
     return np.array_equal(*numbers, equal_nan=True)
 
@@ -67,7 +69,8 @@ def test_stock_mlflow_loads_and_predicts_the_same_in_a_fresh_process(
 import sys, mlflow, pandas
 rows = pandas.read_feather(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/delay@champion")
-pandas.DataFrame({"p": model.predict(rows)}).to_feather(sys.argv[2])
+found = model.predict(rows, params={"interval": True})
+found.assign(p=model.predict(rows)).to_feather(sys.argv[2])
 """
     # A file, because pyspark-client takes `python -c` for its own doctests and exits.
     (tmp_path / "script.py").write_text(script)
@@ -78,8 +81,12 @@ pandas.DataFrame({"p": model.predict(rows)}).to_feather(sys.argv[2])
         check=True,
         timeout=120,
     )
-    stock = pa.feather.read_table(tmp_path / "p.arrow").column("p").to_pylist()
-    fleet = tracker.fleet("delay").predict(rows).column("prediction").to_pylist()
+    told = pa.feather.read_table(tmp_path / "p.arrow")
+    stock = told.column("p").to_pylist()
+    ours = tracker.fleet("delay").predict(rows, interval=True)
+    fleet = ours.column("prediction").to_pylist()
+    for name in ours.column_names:
+        assert same(told.column(name).to_pylist(), ours.column(name).to_pylist())
     assert same(stock, fleet)
     assert any(value is None for value in fleet)  # AA's members take no gaps
     assert sum(value is not None for value in fleet) > 60
@@ -95,6 +102,13 @@ def bodies() -> Iterator[tuple[str, str, bytes]]:
 
     cases: dict[str, Any] = {
         "split": {"dataframe_split": split},
+        "split with intervals": {"dataframe_split": split, "params": {"interval": True}},
+        "split with unknown parameters": {"dataframe_split": split, "params": {"colour": 1}},
+        "split with a parameter of the wrong type": {
+            "dataframe_split": split,
+            "params": {"interval": "yes"},
+        },
+        "split with parameters of the wrong shape": {"dataframe_split": split, "params": [1]},
         "split with index": {"dataframe_split": split | {"index": [7, 8]}},
         "split with wrong index": {"dataframe_split": split | {"index": [7]}},
         "split reordered": {

@@ -12,7 +12,14 @@ import pyarrow as pa
 
 from shoal.errors import ModelError
 
-__all__ = ["MEMBER_SCHEMA", "FeatureField", "FleetHeader", "read_header", "write_fleet"]
+__all__ = [
+    "MEMBER_SCHEMA",
+    "FeatureField",
+    "FleetHeader",
+    "member_rows",
+    "read_header",
+    "write_fleet",
+]
 
 FORMAT = 1
 
@@ -25,6 +32,7 @@ MEMBER_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("template", pa.string()),
         ("state", pa.large_binary()),
+        ("interval", pa.float64()),
     ]
 )
 
@@ -60,6 +68,7 @@ class FleetHeader:
         table_version: Its version.
         classes: The target's values in the order of the estimators' class codes.
         modules: Modules outside the allow-list whose estimator classes the fleet uses.
+        interval: The share of targets that prediction intervals are to cover; None without.
     """
 
     model: str
@@ -74,6 +83,7 @@ class FleetHeader:
     table_version: int
     classes: tuple[str | int | bool, ...] | None = None
     modules: tuple[str, ...] = field(default=())
+    interval: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``fleet.json``."""
@@ -93,6 +103,8 @@ class FleetHeader:
         }
         if self.classes is not None:
             content["classes"] = list(self.classes)
+        if self.interval is not None:
+            content["interval"] = self.interval
         return content
 
 
@@ -103,11 +115,12 @@ def write_fleet(folder: str | Path, header: FleetHeader, members: pa.Table) -> N
         folder: Where; created when missing.
         header: What the members share.
         members: One row per segment and fallback group, with the columns ``segment``, ``level``,
-            ``status``, ``model_used``, ``reason``, ``template`` and ``state``; others are dropped.
+            ``status``, ``model_used``, ``reason``, ``template``, ``state`` and maybe
+            ``interval``; others are dropped.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = members.select(MEMBER_SCHEMA.names).cast(MEMBER_SCHEMA)
+    rows = member_rows(members).cast(MEMBER_SCHEMA)
     rows = rows.sort_by([("level", "ascending"), ("segment", "ascending")]).combine_chunks()
     with (
         pa.OSFile(str(folder / "members.arrow"), "wb") as sink,
@@ -116,6 +129,17 @@ def write_fleet(folder: str | Path, header: FleetHeader, members: pa.Table) -> N
         writer.write_table(rows)
     text = json.dumps(header.to_json(), ensure_ascii=False, indent=1)
     (folder / "fleet.json").write_text(text, encoding="utf-8")
+
+
+def member_rows(members: pa.Table) -> pa.Table:
+    """The columns of an artifact's members; of those without intervals they are null.
+
+    Raises:
+        KeyError: Another column is missing.
+    """
+    if "interval" not in members.column_names:
+        members = members.append_column("interval", pa.nulls(members.num_rows, pa.float64()))
+    return members.select(MEMBER_SCHEMA.names)
 
 
 def read_header(folder: Path) -> FleetHeader:
@@ -151,6 +175,7 @@ def read_header(folder: Path) -> FleetHeader:
             table_version=content["table_version"],
             classes=tuple(content["classes"]) if "classes" in content else None,
             modules=tuple(content.get("modules", ())),
+            interval=content.get("interval"),
         )
     except (KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a fleet header: {error!r}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shoal.errors import ModelError, nearest
-from shoal.models.metrics import metric_names
+from shoal.models.metrics import metric_names, metric_task
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +34,7 @@ class ModelDeclaration:
         by: The columns whose distinct values are the segments; empty for one model.
         time: The column that orders rows in time; the holdout is the last share by it.
         metric: The metric that names winners; see `metric_names`.
+        metrics: More metrics to measure.
         features: The columns it predicts from; None for every numeric or boolean column that is
             not otherwise named here.
         key: The columns that identify a row; copied to predictions.
@@ -43,6 +44,10 @@ class ModelDeclaration:
         params: Arguments for the function.
         holdout: The share of each segment that is held out to measure it; 0 measures nothing.
             The kept model is fitted on all rows, after it was measured on the holdout.
+        backtest: How many windows of time the holdout is measured in, each predicted by a model
+            that was fitted on all rows before it: rolling-origin evaluation (Tashman, 2000).
+        interval: The share of future targets that prediction intervals are to cover, such as 0.9;
+            None makes no intervals.
         min_rows: A segment with fewer training rows uses a fallback.
         seed: Seeds the split (without ``time``) and the fallback groups' samples.
         timeout: Seconds that one segment may take, its measuring included; then it has failed.
@@ -57,11 +62,14 @@ class ModelDeclaration:
     by: tuple[str, ...] = ()
     time: str | None = None
     metric: str = "mae"
+    metrics: tuple[str, ...] = ()
     features: tuple[str, ...] | None = None
     key: tuple[str, ...] = ()
     baseline: str = "mean"
     params: Mapping[str, object] = field(default_factory=dict)
     holdout: float = 0.2
+    backtest: int = 1
+    interval: float | None = None
     min_rows: int = 30
     seed: int = 0
     timeout: float | None = None
@@ -76,14 +84,14 @@ class ModelDeclaration:
                 f"{where}: a name is letters, digits and underscores, not starting with a digit.",
                 hint='give one: @shoal.model(name="delay", ...)',
             )
-        if self.metric not in metric_names():
-            near = nearest(self.metric, metric_names())
-            raise ModelError(
-                f"{where}: unknown metric {self.metric!r}; known: {', '.join(metric_names())}.",
-                hint=f'did you mean metric="{near}"?' if near else None,
-            )
-        if not 0 <= self.holdout < 1:
-            raise ModelError(f"{where}: holdout is {self.holdout}; expected 0 <= holdout < 1.")
+        for metric in (self.metric, *self.metrics):
+            if metric_task(metric) is None:
+                near = nearest(metric, metric_names())
+                raise ModelError(
+                    f"{where}: unknown metric {metric!r}; known: {', '.join(metric_names())}.",
+                    hint=f'did you mean metric="{near}"?' if near else None,
+                )
+        self._check_evaluation(where)
         if self.min_rows < 1:
             raise ModelError(f"{where}: min_rows is {self.min_rows}; expected 1 or more.")
         if self.timeout is not None and (self.timeout <= 0 or not self.by):
@@ -98,6 +106,29 @@ class ModelDeclaration:
                 "seasonal_naive:<feature column>."
             )
         self._check_roles(where)
+
+    def _check_evaluation(self, where: str) -> None:
+        if not 0 <= self.holdout < 1:
+            raise ModelError(f"{where}: holdout is {self.holdout}; expected 0 <= holdout < 1.")
+        if self.backtest < 1:
+            raise ModelError(f"{where}: backtest is {self.backtest}; expected 1 or more windows.")
+        if self.backtest > 1 and not (self.time and self.holdout):
+            raise ModelError(
+                f"{where}: backtest={self.backtest} needs time= and a holdout: its windows are "
+                "the holdout's, one after the other."
+            )
+        if self.interval is not None and not (0 < self.interval < 1 and self.holdout):
+            raise ModelError(
+                f"{where}: interval is {self.interval}; expected 0 < interval < 1, and a holdout, "
+                "whose errors tell its width."
+            )
+        if "mase" in (self.metric, *self.metrics) and not (
+            self.time or self.baseline.startswith("seasonal_naive:")
+        ):
+            raise ModelError(
+                f"{where}: mase compares with the naive forecast of the training rows.",
+                hint='give time="..." or baseline="seasonal_naive:<feature column>"',
+            )
 
     def _check_roles(self, where: str) -> None:
         roles = {"by": self.by, "time": (self.time,) if self.time else (), "key": self.key}
@@ -160,11 +191,19 @@ class ModelDeclaration:
             "baseline": self.baseline,
             "params": {k: repr(v) for k, v in sorted(self.params.items())},
             "holdout": self.holdout,
+            **self._measured(),
             "min_rows": self.min_rows,
             "seed": self.seed,
             "source": source,
         }
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def _measured(self) -> dict[str, object]:
+        # Only what was declared: members of before there were these stay what they are.
+        given = {"metrics": self.metrics, "interval": self.interval}
+        if self.backtest > 1:
+            given["backtest"] = self.backtest
+        return {name: value for name, value in given.items() if value}
 
 
 def model(
@@ -174,11 +213,14 @@ def model(
     by: Sequence[str] = (),
     time: str | None = None,
     metric: str = "mae",
+    metrics: Sequence[str] = (),
     features: Sequence[str] | None = None,
     key: Sequence[str] = (),
     baseline: str = "mean",
     params: Mapping[str, object] | None = None,
     holdout: float = 0.2,
+    backtest: int = 1,
+    interval: float | None = None,
     min_rows: int = 30,
     seed: int = 0,
     timeout: float | None = None,
@@ -199,11 +241,15 @@ def model(
         by: Columns whose distinct values are the segments: one model each. Empty: one model.
         time: Column that orders rows in time.
         metric: One of `metric_names`.
+        metrics: More metrics to measure.
         features: Columns it predicts from; default every other numeric or boolean column.
         key: Columns that identify a row.
         baseline: ``mean``, ``last`` or ``seasonal_naive:<feature column>``.
         params: Arguments for the function.
         holdout: Share of each segment held out to measure it.
+        backtest: Windows of time that the holdout is measured in, each by a model of all earlier
+            rows.
+        interval: Share of future targets that prediction intervals are to cover, such as 0.9.
         min_rows: Segments with fewer training rows use a fallback.
         seed: Seeds everything random in the training.
         timeout: Seconds that one segment may take; one that takes longer has failed.
@@ -225,11 +271,14 @@ def model(
             by=_names(by),
             time=time,
             metric=metric,
+            metrics=_names(metrics),
             features=None if features is None else _names(features),
             key=_names(key),
             baseline=baseline,
             params=dict(params or {}),
             holdout=holdout,
+            backtest=backtest,
+            interval=interval,
             min_rows=min_rows,
             seed=seed,
             timeout=timeout,

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from shoal.errors import ModelError, RequestError
 from shoal.models.affine import Lines, affine
-from shoal.models.artifact import MEMBER_SCHEMA, FleetHeader, read_header
+from shoal.models.artifact import MEMBER_SCHEMA, FleetHeader, member_rows, read_header
 from shoal.models.codecs import Decoder
 from shoal.models.columns import accepts_nan, feature_columns
 from shoal.models.segments import segment_codes, segment_key
@@ -52,6 +52,7 @@ class Fleet:
         self._used = np.asarray(used.fill_null(-1), dtype=np.int64)
         self._used[(self._used >= 0) & ~has_state[self._used]] = -1
         self._chosen: dict[tuple[str | None, ...], int] = {}
+        self._widths = members.column("interval").to_numpy()
 
     @classmethod
     def open(
@@ -75,7 +76,7 @@ class Fleet:
         path = folder / "members.arrow"
         try:
             members = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            members = members.select(MEMBER_SCHEMA.names)
+            members = member_rows(members)
         except (OSError, pa.ArrowInvalid, KeyError) as error:
             raise ModelError(f"{path} cannot be read: {error}") from error
         environment = os.environ.get("SHOAL_TRUSTED_MODULES", "").split(",")
@@ -117,7 +118,7 @@ class Fleet:
             raise ModelError(f"Model {self.header.model!r} has no fitted member for {segment}.")
         return self._estimator(row)[0]
 
-    def predict(self, rows: pa.Table, *, explain: bool = False) -> pa.Table:
+    def predict(self, rows: pa.Table, *, explain: bool = False, interval: bool = False) -> pa.Table:
         """Predict each row with its segment's model.
 
         Unseen segments go up to their group's model and then to the global one. A row that its
@@ -127,15 +128,24 @@ class Fleet:
         Args:
             rows: The ``by`` and feature columns, in any order; others are ignored.
             explain: Also tell which member predicted.
+            interval: Also give the prediction interval.
 
         Returns:
-            One row per input row, in order: ``prediction`` (float64, or the classes' type), and
-            with ``explain`` also ``segment``, ``model_used`` and ``fallback``.
+            One row per input row, in order: ``prediction`` (float64, or the classes' type), with
+            ``interval`` also ``prediction_lower`` and ``prediction_upper`` (float64, null where
+            the member had too few held-out rows), and with ``explain`` also ``segment``,
+            ``model_used`` and ``fallback``.
 
         Raises:
-            RequestError: A column is missing or has values of the wrong type.
+            RequestError: A column is missing or has values of the wrong type, or the model was
+                trained without intervals.
         """
         header = self.header
+        if interval and header.interval is None:
+            raise RequestError(
+                f"model {header.model!r} has no prediction intervals; they are declared before "
+                "training: @shoal.model(..., interval=0.9)."
+            )
         missing = [n for n in header.by if n not in rows.column_names]
         if missing:
             raise RequestError(
@@ -147,6 +157,10 @@ class Fleet:
         chosen = np.array([self._predictor(k) for k in keys], dtype=np.int64)
         predictions = self._predict(features, chosen, codes)
         columns = {"prediction": self._labels(predictions)}
+        if interval:
+            width = np.append(self._widths, np.nan)[chosen][codes]
+            for name, bound in (("lower", predictions - width), ("upper", predictions + width)):
+                columns[f"prediction_{name}"] = pa.array(bound, mask=np.isnan(bound))
         if explain:
             # take, not one Python string per row.
             names = [segment_key(k) for k in keys]

@@ -7,6 +7,7 @@ needed, so that declaring a model stays light.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ _TASKS = {
     "mape": "regression",
     "smape": "regression",
     "wape": "regression",
+    "mase": "regression",
+    "pinball": "regression",
     "r2": "regression",
     "bias": "regression",
     "accuracy": "classification",
@@ -25,11 +28,13 @@ _TASKS = {
     "roc_auc": "classification",
     "f1": "classification",
 }
+# pinball_90 is the loss of a forecast of the 90% quantile; pinball that of the median.
+_PINBALL = re.compile(r"pinball(?:_([1-9]\d?))?")
 _GREATER_IS_BETTER = frozenset({"r2", "accuracy", "roc_auc", "f1"})
 
 
 def metric_names(task: str | None = None) -> list[str]:
-    """The known metrics.
+    """The known metrics; ``pinball_<percent>`` measures a quantile other than the median.
 
     Args:
         task: ``regression`` or ``classification``; None for both.
@@ -37,9 +42,9 @@ def metric_names(task: str | None = None) -> list[str]:
     return [name for name, of in _TASKS.items() if task in (None, of)]
 
 
-def metric_task(name: str) -> str:
-    """``regression`` or ``classification``."""
-    return _TASKS[name]
+def metric_task(name: str) -> str | None:
+    """``regression`` or ``classification``; None for an unknown metric."""
+    return _TASKS.get("pinball" if _PINBALL.fullmatch(name) else name)
 
 
 def metric_error(name: str, value: float) -> float:
@@ -59,6 +64,7 @@ class Held:
         starts: First row of each segment, shape (segments,), strictly rising from 0.
         classes: Number of classes; 0 for regression.
         centre: A constant near the targets' mean; keeps r2's sums accurate.
+        scale: What mase divides each row's error by, shape (rows,); 0 leaves the row out.
     """
 
     truth: Any
@@ -67,6 +73,7 @@ class Held:
     starts: Any
     classes: int = 0
     centre: float = 0.0
+    scale: Any = None
 
 
 def metric_sums(name: str, held: Held) -> Any:
@@ -83,7 +90,7 @@ def metric_sums(name: str, held: Held) -> Any:
 
     if name == "roc_auc":
         return _auc_sums(held)
-    columns = _regression(name, held) if _TASKS[name] == "regression" else _classes(name, held)
+    columns = _regression(name, held) if metric_task(name) == "regression" else _classes(name, held)
     stacked = np.array(np.broadcast_arrays(*columns), dtype=np.float64)
     return np.add.reduceat(stacked, held.starts, axis=1).T
 
@@ -134,6 +141,15 @@ def _regression(name: str, held: Held) -> list[Any]:
     if name == "r2":
         centred = truth - held.centre
         return [error * error, one, centred, centred * centred]
+    if quantile := _PINBALL.fullmatch(name):
+        share = int(quantile[1] or 50) / 100
+        return [np.maximum(-share * error, (1 - share) * error), one]
+    if name == "mase":
+        scale = np.zeros(1) if held.scale is None else held.scale
+        return [
+            np.where(scale > 0, np.abs(error) / np.where(scale > 0, scale, 1.0), 0.0),
+            scale > 0,
+        ]
     size = np.abs(truth) if name == "mape" else (np.abs(truth) + np.abs(held.guess)) / 2
     counts = size > 0
     share = np.abs(error) / np.where(counts, size, 1.0)

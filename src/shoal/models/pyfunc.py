@@ -23,19 +23,27 @@ class FleetModel:
     def predict(
         self,
         model_input: Any,
-        params: dict[str, Any] | None = None,  # noqa: ARG002 (part of MLflow's protocol)
-    ) -> np.ndarray[Any, Any]:
+        params: dict[str, Any] | None = None,
+    ) -> Any:
         """Predict each row with its segment's model.
 
         Args:
             model_input: A pandas DataFrame, a mapping of column names to values, or a 2-D array
                 whose columns are the ``by`` columns followed by the features.
-            params: Not used; part of MLflow's protocol.
+            params: ``{"interval": True}`` asks for prediction intervals.
 
         Returns:
-            One prediction per row, in order; NaN (or None for classes) where there is none.
+            One prediction per row, in order, as an array; NaN (or None for classes) where there
+            is none. With intervals a pandas DataFrame with the columns ``prediction``,
+            ``prediction_lower`` and ``prediction_upper``.
+
+        Raises:
+            RequestError: The input does not fit, or intervals were asked of a model without.
         """
-        predicted = self.fleet.predict(self._table(model_input)).column("prediction")
+        rows = self._table(model_input)
+        if params and params.get("interval"):
+            return self.fleet.predict(rows, interval=True).to_pandas()
+        predicted = self.fleet.predict(rows).column("prediction")
         found: np.ndarray[Any, Any] = predicted.to_numpy()
         return found
 

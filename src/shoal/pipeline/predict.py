@@ -64,7 +64,7 @@ def finding_models(find: Callable[[str], FoundModel]) -> Iterator[None]:
         _finder.reset(token)
 
 
-def predict(model: str, df: DataFrame) -> DataFrame:
+def predict(model: str, df: DataFrame, *, interval: bool = False) -> DataFrame:
     """The rows of a DataFrame with the predictions of a registered fleet.
 
     For flows of a pipeline. A materialized view is computed again when the name comes to mean
@@ -75,14 +75,17 @@ def predict(model: str, df: DataFrame) -> DataFrame:
     Args:
         model: ``models:/name@champion``, ``models:/name/3``, or the same without ``models:/``.
         df: Rows with the model's ``by`` and feature columns.
+        interval: Also give prediction intervals, of a model that was declared with them.
 
     Returns:
         All columns of ``df``, and ``prediction`` (double, or the classes' type; null where the
-        model cannot take the row), ``model_used`` (the key of the member that predicted),
+        model cannot take the row), with ``interval`` also ``prediction_lower`` and
+        ``prediction_upper`` (double), ``model_used`` (the key of the member that predicted),
         ``fallback`` (whether it is not the segment's own), ``model`` and ``model_version``.
 
     Raises:
-        PipelineError: A column is missing or taken, or this is no flow of a project.
+        PipelineError: A column is missing or taken, the model has no intervals, or this is no
+            flow of a project.
     """
     from pyspark.sql import DataFrame as Frame
     from pyspark.sql import functions as F
@@ -103,15 +106,19 @@ def predict(model: str, df: DataFrame) -> DataFrame:
         found = find(model)
     except (TrackingError, ModelError) as error:
         # The tables that the model learns from must be made before it: only this one waits.
-        return _none(df, model, f"{error.message} {error.hint or ''}".strip())
+        return _none(df, model, f"{error.message} {error.hint or ''}".strip(), interval=interval)
     fleet = _opened(found.folder, found.trusted)
     header = fleet.header
     _check(df.columns, [*header.by, *(f.name for f in header.features)], model)
     kind = {"str": "string", "int": "bigint", "bool": "boolean"}.get(
         type(header.classes[0]).__name__ if header.classes else "", "double"
     )
-    added = f"prediction {kind}, model_used string, fallback boolean"
-    scored = df.mapInArrow(_function(found), _with(df, added))
+    if interval and header.interval is None:
+        raise PipelineError(
+            f"{model} was trained without prediction intervals.",
+            hint="Declare them and train again: @shoal.model(..., interval=0.9)",
+        )
+    scored = df.mapInArrow(_function(found, interval), _with(df, _added(kind, interval)))
     return scored.withColumn("model", F.lit(found.name)).withColumn(
         "model_version", F.lit(found.version).cast("bigint")
     )
@@ -136,7 +143,8 @@ def _check(columns: list[str], needed: list[str], model: str) -> None:
                 f"{', '.join(columns)}.",
                 hint="Select it, or rename the column that is it.",
             )
-    new = ("prediction", "model_used", "fallback", "model", "model_version")
+    bounds = ("prediction_lower", "prediction_upper")
+    new = ("prediction", *bounds, "model_used", "fallback", "model", "model_version")
     taken = [name for name in columns if name.lower() in new]
     if taken:
         raise PipelineError(
@@ -152,7 +160,12 @@ def _with(df: DataFrame, added: str) -> StructType:
     return StructType([*df.schema.fields, *more.fields])
 
 
-def _none(df: DataFrame, model: str, why: str) -> DataFrame:
+def _added(kind: str, interval: bool) -> str:
+    bounds = "prediction_lower double, prediction_upper double, " if interval else ""
+    return f"prediction {kind}, {bounds}model_used string, fallback boolean"
+
+
+def _none(df: DataFrame, model: str, why: str, *, interval: bool) -> DataFrame:
     from pyspark.sql import functions as F
 
     def refuse(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -161,18 +174,19 @@ def _none(df: DataFrame, model: str, why: str) -> DataFrame:
                 raise RequestError(f"no version of {model} to score with: {why}")
         yield from ()
 
-    added = "prediction double, model_used string, fallback boolean"
-    scored = df.mapInArrow(refuse, _with(df, added)).withColumn("model", F.lit(model))
+    scored = df.mapInArrow(refuse, _with(df, _added("double", interval))).withColumn(
+        "model", F.lit(model)
+    )
     return scored.withColumn("model_version", F.lit(None).cast("bigint"))
 
 
-def _function(found: FoundModel) -> Any:
+def _function(found: FoundModel, interval: bool) -> Any:
     folder, trusted = found.folder, found.trusted
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from shoal.pipeline.predict import scored_batches
 
-        return scored_batches(batches, folder, trusted)
+        return scored_batches(batches, folder, trusted, interval=interval)
 
     # The name stands in the plan, so that it tells the version.
     score.__name__ = f"{_PREFIX}{found.name}/{found.version}"
@@ -180,7 +194,11 @@ def _function(found: FoundModel) -> Any:
 
 
 def scored_batches(
-    batches: Iterator[pa.RecordBatch], folder: str, trusted: tuple[str, ...]
+    batches: Iterator[pa.RecordBatch],
+    folder: str,
+    trusted: tuple[str, ...],
+    *,
+    interval: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Rows with their predictions, in order.
 
@@ -188,14 +206,15 @@ def scored_batches(
         batches: Rows.
         folder: The fleet artifact.
         trusted: Modules whose estimator classes it may build.
+        interval: Prediction intervals too.
     """
     import pyarrow as pa
 
     fleet = _opened(folder, trusted)
     for group in _grouped(batches):
         rows = pa.Table.from_batches(group)
-        told = fleet.predict(rows, explain=True)
-        for name in ("prediction", "model_used", "fallback"):
+        told = fleet.predict(rows, explain=True, interval=interval).drop_columns("segment")
+        for name in told.column_names:
             rows = rows.append_column(name, told.column(name))
         yield from rows.combine_chunks().to_batches()
 

@@ -17,7 +17,7 @@ from shoal.serving.models import ServedModel, ServedModels
 from shoal.serving.open_inference import metadata, read_infer, tensor
 from shoal.serving.openapi import document, page
 from shoal.serving.protocol import Columns
-from shoal.serving.scoring import Scored, predict, score
+from shoal.serving.scoring import Asked, Scored, predict, score
 from shoal.serving.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -58,9 +58,10 @@ def create_app(
     for a body that does not arrive, 413 for one that is too large, 415 for a content type other
     than JSON and CSV and 503 where too many requests wait. ``/models/{name}@{alias}/invocations``
     and ``/models/{name}/{version}/invocations`` ask one version. The query ``explain=true`` adds
-    which member predicted each row. Below ``/v2`` is the Open Inference Protocol. ``GET /ping``,
-    ``/health``, ``/ready``, ``/version``, ``/models``, ``/metrics``, ``/openapi.json`` and
-    ``/docs`` tell about the server.
+    which member predicted each row; the parameter ``interval`` (``"params": {"interval": true}``)
+    makes each prediction an object with its bounds. Below ``/v2`` is the Open Inference Protocol.
+    ``GET /ping``, ``/health``, ``/ready``, ``/version``, ``/models``, ``/metrics``,
+    ``/openapi.json`` and ``/docs`` tell about the server.
 
     Args:
         models: What to serve.
@@ -176,7 +177,7 @@ class _App:
 
         def answer(scored: Scored) -> dict[str, Any]:
             answers = scored.answers
-            content = {"predictions": answers.column("prediction").to_pylist()}
+            content = {"predictions": _predictions(answers)}
             if explain:
                 for name in ("segment", "model_used", "fallback"):
                     content[name] = answers.column(name).to_pylist()
@@ -217,7 +218,7 @@ class _App:
         ident = request.headers.get("x-request-id", "")[:200] or str(uuid.uuid4())
         explain = self.log is not None or "explain" in request.query_params
 
-        def rows(body: bytes, version: ServedModel) -> pa.Table:
+        def rows(body: bytes, version: ServedModel) -> Asked:
             found = read(body, version)
             if found.rows > self.max_rows:
                 raise Refused(
@@ -225,7 +226,8 @@ class _App:
                 )
             asked = arrow_table(found, self._asked(version))
             lookup = self.lookups.get(version.name)
-            return asked if lookup is None else lookup.fill(asked, version.inputs)
+            filled = asked if lookup is None else lookup.fill(asked, version.inputs)
+            return Asked(filled, found.interval)
 
         def work(body: bytes) -> tuple[Scored, bytes]:
             scored = score(
@@ -378,6 +380,16 @@ class _App:
         return HTMLResponse(
             page(document(self.models, self._asked, secured=self.tokens is not None))
         )
+
+
+def _predictions(answers: pa.Table) -> list[Any]:
+    """A value for each row, or with intervals an object, as MLflow answers a data frame."""
+    bounds = [name for name in answers.column_names if name.startswith("prediction")]
+    if len(bounds) == 1:
+        values: list[Any] = answers.column("prediction").to_pylist()
+        return values
+    rows: list[Any] = answers.select(bounds).to_pylist()
+    return rows
 
 
 def _printable(ident: str) -> str:

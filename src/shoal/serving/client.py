@@ -74,17 +74,21 @@ class Client:
             connection.close()
             self._local.connection = None
 
-    def predict(self, rows: Rows) -> list[Any]:
+    def predict(self, rows: Rows, *, interval: bool = False) -> list[Any]:
         """Predictions in the order of the rows; None where there is none.
 
         Args:
             rows: A data frame of pandas or Polars, an Arrow table, or a list of mappings.
+            interval: Also ask for prediction intervals: each prediction is then a mapping with
+                ``prediction``, ``prediction_lower`` and ``prediction_upper``.
 
         Raises:
             RequestError: The server refused the request; the message is the server's.
             Unavailable: The server does not answer, or is too busy.
         """
-        answer: list[Any] = self._ask("POST", self._path(), _split(rows))["predictions"]
+        answer: list[Any] = self._ask("POST", self._path(), _split(rows, interval=interval))[
+            "predictions"
+        ]
         return answer
 
     def explain(self, rows: Rows) -> list[dict[str, Any]]:
@@ -153,12 +157,14 @@ class Client:
         return http.client.HTTPConnection(host, port, timeout=self._timeout)
 
 
-def _split(rows: Rows) -> bytes:
+def _split(rows: Rows, *, interval: bool = False) -> bytes:
     """A body of ``dataframe_split``."""
     import orjson
 
     columns, data = _columns(rows)
-    content = {"dataframe_split": {"columns": columns, "data": data}}
+    content: dict[str, Any] = {"dataframe_split": {"columns": columns, "data": data}}
+    if interval:
+        content["params"] = {"interval": True}
     return orjson.dumps(content, default=str, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

@@ -74,7 +74,8 @@ def document(
             "required": list(asked(model)),
             "properties": {name: _TYPES[kind] for name, kind in asked(model).items()},
         }
-        paths[f"/models/{model.name}/invocations"] = {"post": _invocations(model.name)}
+        bounds = model.fleet.header.interval is not None
+        paths[f"/models/{model.name}/invocations"] = {"post": _invocations(model.name, bounds)}
         paths[f"/v2/models/{model.name}/infer"] = {"post": _infer(model.name)}
         paths[f"/v2/models/{model.name}"] = {"get": _get("What the model takes and gives")}
     for path, words in (("/models", "What is served"), ("/v2", "The server")):
@@ -94,10 +95,14 @@ def document(
     return found
 
 
-def _invocations(name: str) -> dict[str, Any]:
+def _invocations(name: str, bounds: bool) -> dict[str, Any]:
     row = {"$ref": f"#/components/schemas/{name}.row"}
     rows = {"type": "array", "items": row, "minItems": 1}
     explain = {"name": "explain", "in": "query", "schema": {"type": "boolean"}}
+    fields: dict[str, Any] = {"dataframe_records": rows}
+    if bounds:
+        asked = {"interval": {"type": "boolean"}}
+        fields["params"] = {"type": "object", "properties": asked}
     return {
         "summary": f"Predict with {name}, in MLflow's scoring protocol",
         "parameters": [explain],
@@ -105,7 +110,7 @@ def _invocations(name: str) -> dict[str, Any]:
             {
                 "type": "object",
                 "required": ["dataframe_records"],
-                "properties": {"dataframe_records": rows},
+                "properties": fields,
             }
         ),
         "responses": _answers(

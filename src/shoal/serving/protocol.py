@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shoal.errors import RequestError
@@ -28,10 +28,12 @@ class Columns:
     Args:
         values: JSON values of each column, all of one length. Only columns that the model has.
         rows: Number of rows.
+        interval: Prediction intervals are asked for: the parameter ``interval``.
     """
 
     values: Mapping[str, Sequence[Any]]
     rows: int
+    interval: bool = False
 
 
 def read_json(body: bytes, names: Sequence[str]) -> Columns:
@@ -59,7 +61,23 @@ def read_json(body: bytes, names: Sequence[str]) -> Columns:
     if len(found) != 1:
         what = f"both {' and '.join(found)}" if found else f"the fields {_listed(request)}"
         raise RequestError(f"The body has {what}; {_expected()}")
-    shape, data = found[0], request[found[0]]
+    columns = _table(found[0], request[found[0]], names)
+    return replace(columns, interval=_interval(request.get("params")))
+
+
+def _interval(params: Any) -> bool:
+    """What MLflow's ``params`` ask for; it ignores those that a model does not have."""
+    if params is None:
+        return False
+    if not isinstance(params, dict):
+        raise RequestError(f"params is {kind_of(params)}; expected an object.")
+    asked = params.get("interval", False)
+    if not isinstance(asked, bool):
+        raise RequestError(f"The parameter interval is {kind_of(asked)}; expected a boolean.")
+    return asked
+
+
+def _table(shape: str, data: Any, names: Sequence[str]) -> Columns:
     if shape == "dataframe_split":
         return _split(data, names)
     if shape == "dataframe_records":

@@ -7,7 +7,8 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from shoal.errors import RequestError, ShoalError
 from shoal.serving.traffic import Traffic
@@ -17,11 +18,24 @@ if TYPE_CHECKING:
 
     from shoal.serving.models import ServedModel, ServedModels
 
-__all__ = ["Prediction", "Scored", "predict", "score"]
+__all__ = ["Asked", "Prediction", "Scored", "predict", "score"]
 
 _log = logging.getLogger(__name__)
 
-Read: TypeAlias = "Callable[[ServedModel], pa.Table]"
+
+class Asked(NamedTuple):
+    """What a request asks.
+
+    Attributes:
+        rows: The rows, as a version takes them.
+        interval: Prediction intervals too.
+    """
+
+    rows: pa.Table
+    interval: bool = False
+
+
+Read: TypeAlias = Callable[["ServedModel"], Asked]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +105,7 @@ def score(
     Args:
         models: Where a canary is found.
         model: The version that the request's path names.
-        read: Gives the request's rows as a version takes them.
+        read: Gives what the request asks, as a version takes it.
         free: The path named no alias or version, so a canary may answer.
         explain: Also tell who predicted each row.
         request: The request's id; None makes one.
@@ -102,17 +116,18 @@ def score(
     """
     received, begun = time.time(), time.perf_counter()
     ident = request or str(uuid.uuid4())
-    rows = read(model)
+    rows, interval = read(model)
+    ask = partial(predict, explain=explain, interval=interval)
     rule = Traffic.from_tags(models.tags(model.name)) if free else None
     other = None if rule is None or rule.shadow else models.get(model.name, alias=rule.alias)
     if rule is None or other is None or other.version == model.version:
-        parts: tuple[Prediction, ...] = (predict(model, "champion", rows, explain=explain),)
+        parts: tuple[Prediction, ...] = (ask(model, "champion", rows),)
     elif rule.segments:
-        parts = _by_segment(model, other, rule, rows, read, explain=explain)
+        parts = _by_segment(model, other, rule, rows, read, ask)
     else:
         theirs = _their_rows(other, model, rows, read) if rule.takes(ident) else None
         given = (model, "champion", rows) if theirs is None else (other, "canary", theirs)
-        parts = (predict(*given, explain=explain),)
+        parts = (ask(*given),)
     return Scored(
         request=ident, received=received, seconds=time.perf_counter() - begun, parts=parts
     )
@@ -125,7 +140,7 @@ def _their_rows(
     if other.inputs == model.inputs:
         return rows
     try:
-        return read(other)
+        return read(other).rows
     except RequestError as error:  # the usual version can answer, so the request is not wrong
         _log.warning("%s/%s could not take a request: %s", other.name, other.version, error.message)
         return None
@@ -137,8 +152,7 @@ def _by_segment(
     rule: Traffic,
     rows: pa.Table,
     read: Read,
-    *,
-    explain: bool,
+    ask: Callable[..., Prediction],
 ) -> tuple[Prediction, ...]:
     """Rows of the rule's segments to the other version, the rest to the usual one."""
     import numpy as np
@@ -150,18 +164,24 @@ def _by_segment(
     taken = np.array([segment_key(key) in rule.segments for key in keys], dtype=bool)[codes]
     theirs = _their_rows(other, model, rows, read) if taken.any() else None
     if theirs is None:
-        return (predict(model, "champion", rows, explain=explain),)
+        return (ask(model, "champion", rows),)
     if taken.all():
-        return (predict(other, "canary", theirs, explain=explain),)
+        return (ask(other, "canary", theirs),)
     ours, at = pa.array(np.flatnonzero(~taken)), pa.array(np.flatnonzero(taken))
     return (
-        predict(model, "champion", rows.take(ours), explain=explain, at=ours),
-        predict(other, "canary", theirs.take(at), explain=explain, at=at),
+        ask(model, "champion", rows.take(ours), at=ours),
+        ask(other, "canary", theirs.take(at), at=at),
     )
 
 
 def predict(
-    model: ServedModel, role: str, rows: pa.Table, *, explain: bool, at: pa.Array | None = None
+    model: ServedModel,
+    role: str,
+    rows: pa.Table,
+    *,
+    explain: bool,
+    interval: bool = False,
+    at: pa.Array | None = None,
 ) -> Prediction:
     """Predicts rows with one version.
 
@@ -170,7 +190,7 @@ def predict(
         ModelError: The artifact is broken.
     """
     try:
-        answers = model.fleet.predict(rows, explain=explain)
+        answers = model.fleet.predict(rows, explain=explain, interval=interval)
     except ShoalError:  # the request's fault, or that of a broken artifact: then 500
         raise
     except Exception as error:  # an estimator may refuse values in any way; MLflow answers 400

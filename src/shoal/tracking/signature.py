@@ -92,18 +92,20 @@ def input_example(trained: TrainedFleet) -> pd.DataFrame:
 
 
 def model_signature(inputs: Mapping[str, str], header: FleetHeader) -> ModelSignature:
-    """MLflow's signature: named input columns, one unnamed output.
+    """MLflow's signature: named input columns, one unnamed output, and what may be asked for.
 
     Args:
         inputs: Type name of each input column.
         header: Tells what is predicted: a number, or one of the classes.
     """
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
+    params = [] if header.interval is None else [ParamSpec("interval", "boolean", False)]
     return ModelSignature(
         inputs=Schema([ColSpec(kind, name) for name, kind in inputs.items()]),
         outputs=Schema([ColSpec(_output_type(header))]),
+        params=ParamSchema(params) if params else None,  # type: ignore[arg-type]
     )
 
 

@@ -29,6 +29,7 @@ _KERNEL = {
     "rows_hash": pa.string(),
     "fit_seconds": pa.float64(),
     "core_seconds": pa.float64(),
+    "interval": pa.float64(),
     "state": pa.large_binary(),
     **PROVENANCE,
 }
@@ -69,7 +70,7 @@ class Base:
         texts = self.members.filter(pl.col("structure").is_not_null())
         ids = texts["template"].to_list()
         arrow = found.to_arrow()
-        columns = {name: arrow.column(name).cast(kind) for name, kind in _KERNEL.items()}
+        columns = {n: _column(arrow, n).cast(kind) for n, kind in _KERNEL.items()}
         sums = [n for n in arrow.column_names if n.startswith("sums_")]
         columns |= {n: arrow.column(n).cast(pa.list_(pa.float64())) for n in sums}
         at = {name: i for i, name in enumerate(ids)}
@@ -99,11 +100,16 @@ def read_base(table: Table, since: int) -> Base | None:
         )
     except (TableError, KeyError, StopIteration, pl.exceptions.PolarsError, OSError):
         return None  # a fleet of an older Shoal, or one whose files were vacuumed
-    if not {"structure", *_KERNEL} <= set(members.columns) or not members.height:
+    if not {"structure", *_KERNEL} - {"interval"} <= set(members.columns) or not members.height:
         return None
     return Base(
         fleet_version=number, table_id=said["shoal.table_id"], target=target, members=members
     )
+
+
+def _column(rows: pa.Table, name: str) -> pa.ChunkedArray | pa.Array:
+    # Members of a Shoal before there were intervals lack theirs.
+    return rows.column(name) if name in rows.column_names else pa.nulls(rows.num_rows)
 
 
 def _commit(table: Table, version: int) -> dict[str, Any]:

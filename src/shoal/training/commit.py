@@ -57,6 +57,7 @@ def commit_fleet(
         templates=members.templates,
         table=source.table.name,
         table_version=source.version,
+        interval=declaration.interval,
         modules=tuple(sorted({m for t in members.templates.values() for m in template_modules(t)})),
     )
     made = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
 import warnings
@@ -14,12 +15,12 @@ import pyarrow as pa
 
 from shoal.errors import ModelError
 from shoal.models.codecs import Encoder, prove_round_trip
-from shoal.models.metrics import Held
 from shoal.training.batched import fit_batched
 from shoal.training.hashing import row_hashes
+from shoal.training.intervals import naive_scale
 from shoal.training.lean import lean_fit, lean_predict
-from shoal.training.measured import sum_columns
-from shoal.training.split import split_rows
+from shoal.training.measured import Window, held_columns
+from shoal.training.split import split_windows
 
 __all__ = [
     "SAMPLE",
@@ -56,6 +57,8 @@ class FitJob:
         metric: The declared one, also measured for the baseline.
         baseline: ``mean``, ``last`` or the position of a feature column.
         holdout: The share of each segment to measure on.
+        backtest: In how many windows it is measured, each by a model of all rows before it.
+        interval: Wanted coverage of prediction intervals; None for none.
         min_rows: A segment with fewer training rows is not fitted.
         centre: A constant near the targets' mean.
         seed: Seeds the samples of fallback groups.
@@ -80,6 +83,8 @@ class FitJob:
     timeout: float | None = None
     fast: bool = True
     batched: bool = True
+    backtest: int = 1
+    interval: float | None = None
 
 
 def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
@@ -95,27 +100,29 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
         One row per segment: ``status`` (ok, fallback, failed), ``reason``, ``error``,
         ``rows_train``, ``rows_holdout``, ``rows_dropped``, ``rows_hash`` (of the rows as they came,
         see `row_hashes`), ``fit_seconds`` (wall clock), ``core_seconds`` (processor time),
-        ``template``, ``state``, and for each metric ``sums_<metric>`` (null where nothing was
+        ``template``, ``state``, ``interval`` (half the width of its prediction interval; null
+        without), and for each metric ``sums_<metric>`` (null where nothing was
         measured), for the declared one also ``sums_baseline``.
     """
     features, target, moments = read_rows(rows)
     hashes = row_hashes(features, target, moments, offsets)
     features, target, moments, bounds = _clean(features, target, moments, offsets, job)
     dropped = np.diff(offsets) - np.diff(bounds)
-    cuts = split_rows(bounds, moments, job.holdout)
+    edges = split_windows(bounds, moments, job.holdout, job.backtest)
     fits = _Fits(job)
     with warnings.catch_warnings(record=True) as seen, _configured(job):
         warnings.simplefilter("always")
-        together = fit_batched(features, target, bounds, cuts, job)
+        together = fit_batched(features, target, bounds, edges, job)
         seen.clear()
-        single = np.arange(len(cuts)) if together is None else together.others(len(cuts))
+        single = np.arange(len(edges)) if together is None else together.others(len(edges))
         for i in single.tolist():
             if job.timeout:
                 # The signal's default action: it ends a fit wherever it is, also inside C.
                 signal.setitimer(signal.ITIMER_REAL, job.timeout)
             begun, used = time.perf_counter(), time.process_time()
-            start, cut, end = int(bounds[i]), int(cuts[i]), int(bounds[i + 1])
-            fits.add(features[start:end], target[start:end], cut - start, int(dropped[i]))
+            start, end = int(bounds[i]), int(bounds[i + 1])
+            windows = (edges[i] - start).tolist()
+            fits.add(features[start:end], target[start:end], windows, int(dropped[i]))
             fits.seconds.append(time.perf_counter() - begun)
             fits.core_seconds.append(time.process_time() - used)
             if seen:
@@ -172,6 +179,7 @@ def lost_segment(reason: str) -> pa.RecordBatch:
         "rows_hash": pa.nulls(1, text),
         "fit_seconds": pa.nulls(1, pa.float64()),
         "core_seconds": pa.nulls(1, pa.float64()),
+        "interval": pa.nulls(1, pa.float64()),
         "template": pa.nulls(1, text).dictionary_encode(),
         "state": pa.nulls(1, pa.large_binary()),
     }
@@ -233,10 +241,10 @@ class _Fits:
         self.core_seconds: list[float] = []
         self.template: list[str | None] = []
         self.state: list[bytes | None] = []
-        self.held: list[tuple[int, Array, Array, Array | None, Array, Array | None]] = []
+        self.held: list[tuple[int, list[Window]]] = []
 
-    def add(self, features: Array, target: Array, cut: int, dropped: int) -> None:
-        job = self.job
+    def add(self, features: Array, target: Array, edges: list[int], dropped: int) -> None:
+        job, cut = self.job, edges[0]
         self.train.append(cut)
         self.held_rows.append(len(target) - cut)
         if cut < job.min_rows:
@@ -245,15 +253,16 @@ class _Fits:
                 reason += f" ({dropped} rows with missing or infinite values were dropped)"
             self._keep("fallback", reason=reason)
             return
-        held = None
+        held = []
         try:
-            if cut < len(target):
-                held = self._measure(features, target, cut)
+            for begin, end in itertools.pairwise(edges):
+                if begin < end:
+                    held.append(self._measure(features, target, begin, end))
             # Measured on the holdout, then fitted on everything: the kept model has seen the
             # newest rows too.
             estimator = job.build()
             self.fit(estimator, features, self._coded(target))
-            if held is None:
+            if not held:
                 _finite(estimator.predict(features[:5]))
             encoded = self.encoder.encode(estimator)
             if encoded.template not in self.proven:
@@ -262,8 +271,8 @@ class _Fits:
         except Exception as error:  # noqa: BLE001 (whatever it is, it costs this segment only)
             self._failed(error, target)
             return
-        if held is not None:
-            self.held.append((len(self.status), *held))
+        if held:
+            self.held.append((len(self.status), held))
         self._keep("ok", template=encoded.template, state=encoded.state)
 
     def note(self, warning: warnings.WarningMessage) -> None:
@@ -275,23 +284,24 @@ class _Fits:
     def _coded(self, target: Array) -> Array:
         return target.astype(np.int64) if self.job.classes else target
 
-    def _measure(
-        self, features: Array, target: Array, cut: int
-    ) -> tuple[Array, Array, Array | None, Array, Array | None]:
+    def _measure(self, features: Array, target: Array, cut: int, end: int) -> Window:
+        """What a model of the rows before ``cut`` says of those from there to ``end``."""
         job = self.job
         estimator = job.build()
         past = self._coded(target[:cut])
         self.fit(estimator, features[:cut], past)
-        guess = np.asarray(self.predict(estimator, features[cut:])).reshape(-1)
+        later = features[cut:end]
+        guess = np.asarray(self.predict(estimator, later)).reshape(-1)
         _finite(guess)
-        truth = self._coded(target[cut:])
+        truth = self._coded(target[cut:end])
         scores = base_scores = None
         if job.classes and hasattr(estimator, "predict_proba"):
             scores = np.zeros((len(truth), job.classes))
             at = np.asarray(estimator.classes_).astype(np.int64)
-            scores[:, at] = estimator.predict_proba(features[cut:])
-        if isinstance(job.baseline, int):
-            base = self._coded(features[cut:, job.baseline])
+            scores[:, at] = estimator.predict_proba(later)
+        column = features[:, job.baseline] if isinstance(job.baseline, int) else None
+        if column is not None:
+            base = self._coded(column[cut:end])
         elif job.baseline == "last":
             base = np.broadcast_to(past[-1], truth.shape)
         elif job.classes:
@@ -300,7 +310,10 @@ class _Fits:
             base_scores = np.broadcast_to(shares, (len(truth), job.classes))
         else:
             base = np.broadcast_to(past.mean(), truth.shape)
-        return truth, guess, scores, base, base_scores
+        scale = np.zeros(1)
+        if "mase" in job.metrics:
+            scale = naive_scale(target, column, np.array([0]), np.array([cut]))
+        return Window(truth, guess, scores, base, base_scores, np.repeat(scale, len(truth)))
 
     def _failed(self, error: Exception, target: Array) -> None:
         text = f"{type(error).__name__}: {error}".strip()[:2000]
@@ -340,26 +353,9 @@ class _Fits:
             "template": pa.array(self.template, pa.string()).dictionary_encode(),
             "state": pa.array(self.state, pa.large_binary()),
         }
-        return pa.RecordBatch.from_pydict(columns | self._sums())
-
-    def _sums(self) -> dict[str, pa.Array]:
-        job, count = self.job, len(self.status)
-        if not self.held:
-            return sum_columns(job, count, np.array([], dtype=np.int64), None, None)
-        at, truths, guesses, scores, bases, base_scores = zip(*self.held, strict=True)
-        starts = np.cumsum([0, *(len(t) for t in truths[:-1])])
-        held, base = (
-            Held(
-                truth=np.concatenate(truths),
-                guess=np.concatenate(guess),
-                scores=_stack(score),
-                starts=starts,
-                classes=job.classes,
-                centre=job.centre,
-            )
-            for guess, score in ((guesses, scores), (bases, base_scores))
+        return pa.RecordBatch.from_pydict(
+            columns | held_columns(self.job, len(self.status), self.held)
         )
-        return sum_columns(job, count, np.array(at), held, base)
 
 
 def _own_fit(estimator: Any, features: Array, target: Array) -> None:
@@ -368,10 +364,6 @@ def _own_fit(estimator: Any, features: Array, target: Array) -> None:
 
 def _own_predict(estimator: Any, features: Array) -> Any:
     return estimator.predict(features)
-
-
-def _stack(scores: tuple[Array | None, ...]) -> Array | None:
-    return None if any(s is None for s in scores) else np.concatenate(scores)  # type: ignore[arg-type]
 
 
 def _finite(predictions: Any) -> None:

@@ -139,6 +139,7 @@ def assemble(
     for name in ("rows_train", "rows_holdout", "rows_dropped", "rows_hash"):
         columns[name] = rows.column(name)
     pooled = _measure(rows, count, job, columns)
+    columns["interval"] = rows.column("interval")
     columns["template"], columns["structure"], templates = _templates(rows.column("template"))
     columns["state"] = rows.column("state")
     columns |= _costs(rows, columns["rows"], job)

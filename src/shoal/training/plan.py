@@ -57,13 +57,21 @@ class Plan:
         self.task = "classification" if classifier else "regression"
         self.target: Target = target or check_target(declaration, source, classifier=classifier)
         classes = len(self.target.classes or ())
-        self._check_metric(classes)
+        for metric in (declaration.metric, *declaration.metrics):
+            self._check_metric(metric, classes)
+        if declaration.interval is not None and classifier:
+            raise TrainingError(
+                f"Model {declaration.name!r} ({declaration.location}): interval= is for numbers; "
+                "the estimator predicts classes.",
+                hint="leave interval out; probabilities tell how sure a classifier is",
+            )
         names = [f.name for f in source.features]
         named = by_position(estimator, names)
         baseline: str | int = declaration.baseline
         if declaration.baseline.startswith("seasonal_naive:"):
             baseline = names.index(declaration.baseline.partition(":")[2])
-        metrics = dict.fromkeys((declaration.metric, *_MEASURED[self.task]))
+        declared = (declaration.metric, *declaration.metrics)
+        metrics = dict.fromkeys((*declared, *_MEASURED[self.task]))
         self.segments: Segments = segments or find_segments(declaration, source)
         self.job = FitJob(
             build=partial(_placed, declaration, names) if named else declaration.build,
@@ -80,10 +88,12 @@ class Plan:
             seed=declaration.seed,
             timeout=declaration.timeout,
             batched=declaration.batched,
+            backtest=declaration.backtest,
+            interval=declaration.interval,
         )
 
-    def _check_metric(self, classes: int) -> None:
-        metric, where = self.declaration.metric, f"Model {self.declaration.name!r}"
+    def _check_metric(self, metric: str, classes: int) -> None:
+        where = f"Model {self.declaration.name!r}"
         if metric_task(metric) != self.task:
             fitting = metric_names(self.task)
             near = nearest(metric, fitting) or fitting[0]

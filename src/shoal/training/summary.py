@@ -74,6 +74,8 @@ def declared_params(declaration: ModelDeclaration) -> dict[str, str]:
         "metric": declaration.metric,
         "baseline": declaration.baseline,
         "holdout": str(declaration.holdout),
+        **({"backtest": str(declaration.backtest)} if declaration.backtest > 1 else {}),
+        **({"interval": str(declaration.interval)} if declaration.interval else {}),
         "min_rows": str(declaration.min_rows),
         "seed": str(declaration.seed),
     }

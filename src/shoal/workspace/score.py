@@ -220,12 +220,13 @@ def _score(
 ) -> pa.Table:
     import pyarrow as pa
 
-    told = fleet.predict(batch, explain=True)
+    told = fleet.predict(batch, explain=True, interval=fleet.header.interval is not None)
     rows = batch.num_rows
+    bounds = [name for name in told.column_names if name.startswith("prediction_")]
     return pa.table(
         {
             **{name: batch.column(name) for name in kept},
-            "prediction": told.column("prediction"),
+            **{name: told.column(name) for name in ("prediction", *bounds)},
             "model_used": told.column("model_used"),
             "fallback": told.column("fallback"),
             "model": pa.repeat(pa.scalar(version.name), rows),

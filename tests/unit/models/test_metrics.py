@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,10 +16,13 @@ REFERENCE = {
     "wape": lambda t, g: np.abs(t - g).sum() / np.abs(t).sum(),
     "smape": lambda t, g: np.mean(2 * np.abs(t - g) / (np.abs(t) + np.abs(g))),
     "bias": lambda t, g: np.mean(g - t),
+    "pinball": sk.mean_pinball_loss,
+    "pinball_90": partial(sk.mean_pinball_loss, alpha=0.9),
+    "mase": lambda t, g: np.mean(np.abs(t - g)) / 4,
 }
 
 
-@pytest.mark.parametrize("name", metric_names("regression"))
+@pytest.mark.parametrize("name", [*metric_names("regression"), "pinball_90"])
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), sizes=st.lists(st.integers(2, 9), min_size=1, max_size=5))
 def test_sums_give_sklearns_values_per_segment_and_pooled(name, seed, sizes) -> None:
@@ -25,7 +30,8 @@ def test_sums_give_sklearns_values_per_segment_and_pooled(name, seed, sizes) -> 
     truth = random.normal(loc=1e4, size=sum(sizes))
     guess = truth + random.normal(size=sum(sizes))
     starts = np.cumsum([0, *sizes[:-1]])
-    held = Held(truth=truth, guess=guess, scores=None, starts=starts, centre=1e4)
+    scale = np.full(len(truth), 4.0)
+    held = Held(truth=truth, guess=guess, scores=None, starts=starts, centre=1e4, scale=scale)
     sums = metric_sums(name, held)
     for value, start, size in zip(metric_values(name, sums), starts, sizes, strict=True):
         part = slice(start, start + size)
@@ -60,3 +66,16 @@ def test_undefined_values_are_nan() -> None:
         truth=np.array([1.0, 1.0]), guess=np.array([1.0, 2.0]), scores=None, starts=np.array([0])
     )
     assert np.isnan(metric_values("r2", metric_sums("r2", held)))[0]
+
+
+def test_mase_leaves_out_what_has_no_scale() -> None:
+    held = Held(
+        truth=np.array([1.0, 2.0, 5.0]),
+        guess=np.array([2.0, 4.0, 9.0]),
+        scores=None,
+        starts=np.array([0, 2]),
+        scale=np.array([0.5, 0.5, 0.0]),
+    )
+    found = metric_values("mase", metric_sums("mase", held))
+    assert found[0] == 3.0
+    assert np.isnan(found[1])

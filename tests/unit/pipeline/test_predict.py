@@ -18,6 +18,11 @@ def flights():
 def scored():
     return shoal.predict("models:/delay@champion", spark.readStream.table("bronze.flights"))
 
+@dp.materialized_view(name="gold.bounds")
+def bounds():
+    rows = spark.read.table("bronze.flights")
+    return shoal.predict("models:/delay@champion", rows, interval=True)
+
 @dp.materialized_view(name="gold.late")
 def late():
     scored = shoal.predict("delay", spark.read.table("bronze.flights").where("hour < 20"))
@@ -55,6 +60,16 @@ def expected(project, ids, version):
 
 
 COLUMNS = ("id", "prediction", "model_used", "fallback", "model_version")
+
+
+def test_intervals_stand_beside_the_predictions(scoring) -> None:
+    land(scoring, "a.json", 0, 30)
+    scoring.ok()
+    found = scoring.lake.table("gold.bounds").scan().collect()
+    with scoring.open() as space:
+        told = space.tracker.fleet("delay/1").predict(found.to_arrow(), interval=True)
+    for name in told.column_names:
+        assert found[name].to_list() == told[name].to_pylist()
 
 
 def test_new_rows_are_scored_once_and_a_promotion_says_why(scoring, tmp_path) -> None:

@@ -71,6 +71,16 @@ def test_all_shapes_give_the_fleets_numbers(app: Any, model: ServedModel) -> Non
     assert post(app, csv, {"content-type": "text/csv"}).json() == {"predictions": expected}
 
 
+def test_intervals_come_when_they_are_asked_for(app: Any, model: ServedModel) -> None:
+    rows = flights(rows=9, seed=9).select(COLUMNS)
+    body = {"dataframe_records": rows.to_pylist(), "params": {"interval": True}}
+    expected = model.fleet.predict(rows, interval=True).to_pylist()
+    assert set(expected[0]) == {"prediction", "prediction_lower", "prediction_upper"}
+    assert post(app, body).json() == {"predictions": expected}
+    for params, said in (({"interval": 1}, "a number; expected a boolean"), ([1], "a list")):
+        assert said in refusal(post(app, body | {"params": params}))
+
+
 def test_missing_values_give_the_fleets_numbers(app: Any, model: ServedModel) -> None:
     rows = flights(rows=4, seed=9).select(COLUMNS)
     for name in ("carrier", "hour", "dep_delay", "holiday"):

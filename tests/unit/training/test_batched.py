@@ -23,9 +23,9 @@ from shoal.training.batched import fit_batched, is_batched
 from shoal.training.local import Local
 from shoal.training.pool import Pool, Task
 from shoal.training.run import new_nursery
-from shoal.training.split import split_rows
+from shoal.training.split import split_windows
 
-METRICS = ("mae", "rmse", "r2", "bias", "smape", "wape")
+METRICS = ("mae", "rmse", "r2", "bias", "smape", "wape", "mase", "pinball_90")
 ESTIMATORS = {
     "ridge": Ridge,
     "ridge without an intercept": lambda: Ridge(alpha=0.3, fit_intercept=False),
@@ -57,6 +57,7 @@ def job(build, **changes) -> FitJob:
         "holdout": 0.25,
         "min_rows": 12,
         "centre": 3.0,
+        "interval": 0.8,
     }
     return FitJob(**(fields | changes))
 
@@ -117,12 +118,14 @@ def assert_equal(ours, theirs, features, offsets) -> None:
     for metric in (*METRICS, "baseline"):
         mine, other = (b.column(f"sums_{metric}").to_pylist() for b in (ours, theirs))
         assert [m is None for m in mine] == [o is None for o in other]
-        if metric in ("mae", "rmse", "baseline"):
+        if metric in ("mae", "rmse", "mase", "pinball_90", "baseline"):
             kind = "mae" if metric == "baseline" else metric
             for m, o in zip(mine, other, strict=True):
                 if m is not None:
                     values = [metric_values(kind, np.array([s])) for s in (m, o)]
                     np.testing.assert_allclose(*values, rtol=1e-8, atol=1e-10)
+    widths = [b.column("interval").to_numpy(zero_copy_only=False) for b in (ours, theirs)]
+    np.testing.assert_allclose(*widths, rtol=1e-8, atol=1e-10)
     for i, pair in enumerate(zip(ours.to_pylist(), theirs.to_pylist(), strict=True)):
         if pair[0]["state"] is None:
             continue
@@ -143,14 +146,18 @@ def assert_equal(ours, theirs, features, offsets) -> None:
 def test_members_are_those_of_scikit_learn(name) -> None:
     build = ESTIMATORS[name]
     features, target, offsets = rows_of([40, 25, 100, 33, 64], 0)
-    for baseline in ("mean", "last", 1):
-        ours = fit_segments(table(features, target), offsets, job(build, baseline=baseline))
-        theirs = fit_segments(
-            table(features, target), offsets, job(build, baseline=baseline, batched=False)
+    for baseline, windows in (("mean", 1), ("mean", 3), ("last", 4), (1, 2)):
+        ours, theirs = (
+            fit_segments(
+                table(features, target),
+                offsets,
+                job(build, baseline=baseline, backtest=windows, batched=batched),
+            )
+            for batched in (True, False)
         )
         assert_equal(ours, theirs, features, offsets)
-    cuts = split_rows(offsets, None, 0.25)
-    together = fit_batched(features, target, offsets, cuts, job(build))
+    edges = split_windows(offsets, None, 0.25, 1)
+    together = fit_batched(features, target, offsets, edges, job(build))
     assert together is not None
     assert together.at.tolist() == [0, 1, 2, 3, 4]
 
@@ -168,12 +175,19 @@ KINDS = [
     kinds=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(KINDS)), max_size=4),
     seed=st.integers(0, 10**6),
     holdout=st.sampled_from([0.0, 0.2, 0.6]),
+    windows=st.integers(1, 3),
 )
-def test_unusual_segments_are_those_of_scikit_learn(name, sizes, kinds, seed, holdout) -> None:
+def test_unusual_segments_are_those_of_scikit_learn(
+    name, sizes, kinds, seed, holdout, windows
+) -> None:
     features, target, offsets = rows_of(sizes, seed, kinds)
     rows = table(features, target)
     ours, theirs = (
-        fit_segments(rows, offsets, job(ESTIMATORS[name], holdout=holdout, batched=batched))
+        fit_segments(
+            rows,
+            offsets,
+            job(ESTIMATORS[name], holdout=holdout, backtest=windows, batched=batched),
+        )
         for batched in (True, False)
     )
     assert_equal(ours, theirs, features, offsets)
@@ -182,8 +196,8 @@ def test_unusual_segments_are_those_of_scikit_learn(name, sizes, kinds, seed, ho
 @pytest.mark.parametrize("kind", ["nearly the same", "the same twice", "far away"])
 def test_what_the_sums_cannot_tell_goes_to_scikit_learn(kind) -> None:
     features, target, offsets = rows_of([50] * 4, 1, [(2, kind)])
-    cuts = split_rows(offsets, None, 0.25)
-    together = fit_batched(features, target, offsets, cuts, job(LinearRegression))
+    edges = split_windows(offsets, None, 0.25, 1)
+    together = fit_batched(features, target, offsets, edges, job(LinearRegression))
     assert together is not None
     assert together.at.tolist() == [0, 1, 3]
     rows = fit_segments(table(features, target), offsets, job(LinearRegression))

@@ -45,7 +45,7 @@ class Level(RegressorMixin, BaseEstimator):
         return np.full(len(features), self.level_)
 
 
-@shoal.model(table="gold.sales", target="y", by=["region", "store"], time="day")
+@shoal.model(table="gold.sales", target="y", by=["region", "store"], time="day", interval=0.8)
 def price(alpha: float = 1.0):
     return scaled(alpha=alpha)
 
@@ -88,6 +88,9 @@ def test_helpers_travel_to_the_workers_and_back_into_predictions(workspace) -> N
     assert (report.status, report.metrics["segments_ok"]) == ("trained", 6), report.error
     (scored,) = workspace.score(["price"])
     assert (scored.status, scored.rows, scored.fallbacks) == ("scored", 600, 0), scored.error
+    rows = workspace.lake.table("gold.price_predictions").scan().collect()
+    assert (rows["prediction_lower"] < rows["prediction"]).all()
+    assert (rows["prediction_upper"] > rows["prediction"]).all()
 
 
 def test_training_again_fits_what_changed_and_makes_no_run_for_nothing(workspace) -> None:
@@ -103,6 +106,8 @@ def test_training_again_fits_what_changed_and_makes_no_run_for_nothing(workspace
     (report,) = workspace.train(["price"])
     assert report.reason == "asked for: 1 of 6 segments fitted, 5 carried over", report.error
     assert (report.metrics["segments_carried"], report.version) == (5, 2)
+    fleet = workspace.tracker.fleet("price/2")
+    assert fleet.predict(sales(), interval=True)["prediction_upper"].null_count == 0
     assert workspace.tracker.resolve("price@champion").version == 2
     (report,) = workspace.train(["price"], segments=["0,s1"])
     assert report.reason == "asked for: 1 of 6 segments fitted, 5 carried over", report.error

@@ -16,6 +16,7 @@ from shoal.training.batched.moments import Sums, sum_segments
 from shoal.training.batched.plan import Plan, plan_of
 from shoal.training.batched.solve import solve
 from shoal.training.batched.state import fill_states
+from shoal.training.intervals import naive_scale
 from shoal.training.measured import sum_columns
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Together:
 
 
 def fit_batched(
-    features: Array, target: Array, bounds: Array, cuts: Array, job: FitJob
+    features: Array, target: Array, bounds: Array, edges: Array, job: FitJob
 ) -> Together | None:
     """Fit and measure all segments that a batch can fit as well as scikit-learn.
 
@@ -73,7 +74,7 @@ def fit_batched(
         features: Finite features, shape (rows, features).
         target: Finite targets, shape (rows,).
         bounds: Segment i is rows bounds[i] to bounds[i + 1].
-        cuts: The row after each segment's last training row.
+        edges: The windows of held-out rows; see `split_windows`.
         job: What the segments share.
 
     Returns:
@@ -81,23 +82,35 @@ def fit_batched(
     """
     begun, used = time.perf_counter(), time.process_time()
     plan = _plan(job)
-    at = np.flatnonzero(cuts - bounds[:-1] >= max(job.min_rows, 2))
+    at = np.flatnonzero(edges[:, 0] - bounds[:-1] >= max(job.min_rows, 2))
     if plan is None or not len(at):
         return None
-    starts, ends, cuts = bounds[at], bounds[at + 1], cuts[at]
+    starts, ends, edges = bounds[at], bounds[at + 1], edges[at]
     raw = features
     try:
         for _, step in plan.expand:
             features = np.asarray(step.fit_transform(features), dtype=np.float64)
     except Exception:  # noqa: BLE001 (as above)
         return None
+    sound = np.ones(len(at), dtype=bool)
+    # Of each row: what is said of it by a model of the rows before its window, and the baseline.
+    guess, base, scale = np.full((3, len(target)), np.nan)
     with np.errstate(all="ignore"):  # what is not finite is left to scikit-learn
-        sums = sum_segments(features, target, starts, cuts, ends, extremes=plan.extremes)
-        past = solve(plan, sums.train, sums.pivot)
+        for begin, end in zip(edges.T[:-1], edges.T[1:], strict=True):
+            sums = sum_segments(features, target, starts, begin, end, extremes=plan.extremes)
+            past = solve(plan, sums.train, sums.pivot)
+            sound &= past.sound
+            _predict(sums, past.weights, begin, end, guess)
+            later = _ranges(begin, end)
+            base[later] = _baseline(job, raw, target, sums, begin, end)
+            if "mase" in job.metrics:
+                column = raw[:, job.baseline] if isinstance(job.baseline, int) else None
+                scale[later] = np.repeat(naive_scale(target, column, starts, begin), end - begin)
         whole = solve(plan, sums.whole, sums.pivot)
-        guess, held = _predict(sums, past.weights, cuts, ends)
-    sound = past.sound & whole.sound
-    broken = np.flatnonzero(~np.isfinite(guess))
+    sound &= whole.sound
+    held = ends - edges[:, 0]
+    later = _ranges(edges[:, 0], ends)
+    broken = np.flatnonzero(~np.isfinite(guess[later]))
     sound[np.searchsorted(np.cumsum(held), broken, side="right")] = False
     if not sound.any():
         return None
@@ -111,20 +124,23 @@ def fit_batched(
     rows = raw[starts[first] : ends[first]]
     if states is None or not _same(template, states[0].tobytes(), estimator, rows):
         return None
-    kept = np.repeat(sound, held)
-    truth = target[_ranges(cuts, ends)][kept]
-    base = _baseline(job, raw, target, sums, cuts, ends)[kept]
+    later = later[np.repeat(sound, held)]
     at, held = at[sound], held[sound]
-    columns = _columns(template, states, (cuts - starts)[sound], held)
+    columns = _columns(template, states, (edges[:, 0] - starts)[sound], held)
     some = np.flatnonzero(held)
     first_held = (np.cumsum(held) - held)[some]
-    columns |= sum_columns(
-        job,
-        len(at),
-        some,
-        Held(truth=truth, guess=guess[kept], scores=None, starts=first_held, centre=job.centre),
-        Held(truth=truth, guess=base, scores=None, starts=first_held, centre=job.centre),
+    ours, theirs = (
+        Held(
+            truth=target[later],
+            guess=said[later],
+            scores=None,
+            starts=first_held,
+            centre=job.centre,
+            scale=scale[later],
+        )
+        for said in (guess, base)
     )
+    columns |= sum_columns(job, len(at), some, ours, theirs)
     # An equal share each.
     took = {"fit_seconds": time.perf_counter() - begun, "core_seconds": time.process_time() - used}
     columns |= {name: pa.array(np.full(len(at), t / len(at))) for name, t in took.items()}
@@ -145,15 +161,10 @@ def _plan(job: FitJob) -> Plan | None:
         return None
 
 
-def _predict(sums: Sums, weights: Array, cuts: Array, ends: Array) -> tuple[Array, Array]:
-    held = ends - cuts
-    guess = np.empty(int(held.sum()))
-    at = 0
+def _predict(sums: Sums, weights: Array, cuts: Array, ends: Array, into: Array) -> None:
     for i, (cut, end) in enumerate(zip(cuts.tolist(), ends.tolist(), strict=True)):
         if cut < end:
-            np.matmul(sums.work[cut:end], weights[i], out=guess[at : at + end - cut])
-            at += end - cut
-    return guess, held
+            np.matmul(sums.work[cut:end], weights[i], out=into[cut:end])
 
 
 def _reference(job: FitJob, features: Array, target: Array) -> tuple[str, bytes, Any] | None:
@@ -186,12 +197,7 @@ def _ranges(starts: Array, ends: Array) -> Array:
 
 
 def _baseline(
-    job: FitJob,
-    features: Array,
-    target: Array,
-    sums: Sums,
-    cuts: Array,
-    ends: Array,
+    job: FitJob, features: Array, target: Array, sums: Sums, cuts: Array, ends: Array
 ) -> Array:
     if isinstance(job.baseline, int):
         column: Array = features[_ranges(cuts, ends), job.baseline]

@@ -272,7 +272,8 @@ def _chunks(segments: Segments, workers: int, *, at_once: bool) -> Iterator[Task
     count, at = len(segments.texts), 0
     most = _most(int(segments.offsets[-1]), count) if at_once else 64
     while at < count:
-        size = min(max((count - at) // (workers * 8), most // 4 if at_once else 1), most)
+        # What is fitted at once takes so short that no worker waits long for another.
+        size = most if at_once else min(max((count - at) // (workers * 8), 1), most)
         yield Task(first=at, offsets=segments.offsets[at : at + size + 1])
         at += size
 

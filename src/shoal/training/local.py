@@ -54,12 +54,14 @@ class Local:
         self._rows: Any = None
         self._job: Any = None
         self._current: Any = None
+        self._threads: Any = None
         self._pool: Pool | None = None
         self._spent = 0.0
 
     def open(self, job: Path, rows: Path) -> None:
         """Take the job's rows; see `Pool.open`."""
         import cloudpickle
+        from threadpoolctl import ThreadpoolController
 
         self._files = job, rows
         if self._pool is not None:
@@ -70,6 +72,7 @@ class Local:
         # The first task keeps scikit-learn's own checks, so that a wrong parameter is found.
         self._current = replace(self._job, fast=False)
         self._rows = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
+        self._threads = ThreadpoolController()  # finding the libraries takes longer than a batch
 
     def run(self, tasks: Iterable[Task], done: Callable[[Task, pa.RecordBatch], None]) -> None:
         """Fit all tasks; see `Pool.run`."""
@@ -93,12 +96,10 @@ class Local:
         return self._pool
 
     def _fit(self, task: Task) -> pa.RecordBatch:
-        from threadpoolctl import threadpool_limits
-
         start, end = int(task.offsets[0]), int(task.offsets[-1])
         job, self._current = self._current, self._job
         # As a worker does it: one thread, to the same bits; and a chatty function spoils no --json.
-        with threadpool_limits(1), contextlib.redirect_stdout(io.StringIO()):
+        with self._threads.limit(limits=1), contextlib.redirect_stdout(io.StringIO()):
             if task.group:
                 return fit_group(self._rows, start, end, job)
             rows = self._rows.slice(start, end - start)

@@ -1,12 +1,17 @@
-"""Whether a segment's rows are those that its member was fitted on, as one short text."""
+"""Numbers that tell rows apart: for segments that changed, and for an order of their own.
+
+A row's mark depends on its values alone. So what is decided by marks, the order of rows of one
+moment and the sample of a large group, is the same wherever and in whatever order the rows lie.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["row_hashes"]
+__all__ = ["own_order", "row_hashes", "row_marks", "segment_hashes"]
 
 Array = np.ndarray[Any, Any]
 
@@ -18,44 +23,96 @@ _HALF = np.uint64(32)
 _BLOCK = 16_384
 
 
-def row_hashes(features: Array, target: Array, moments: Array | None, offsets: Array) -> list[str]:
-    """A hash of each segment's rows, whatever their order.
-
-    Each row becomes two numbers of 64 bits by multiplying and shifting; their sums over a segment
-    are its hash: the additive multiset hash of Bellare and Micciancio (1997), with a mixing
-    function that finds accidents, not attacks.
+def row_marks(columns: Sequence[Array], seed: int = 0) -> Array:
+    """64 bits for each row, made of its values by multiplying and shifting.
 
     Args:
-        features: Float64, shape (rows, features).
-        target: Float64, shape (rows,).
-        moments: Int64, shape (rows,), or None.
+        columns: Float64 or int64, each of shape (rows,).
+        seed: Other seeds give unrelated marks.
+
+    Returns:
+        Uint64, shape (rows,).
+    """
+    marks = np.empty(len(columns[0]), dtype=np.uint64)
+    for start in range(0, len(marks), _BLOCK):
+        total = np.full(len(marks[start : start + _BLOCK]), _odd(seed), dtype=np.uint64)
+        for i, column in enumerate(columns):
+            bits = np.array(column[start : start + _BLOCK]).view(np.uint64)
+            # The high bits of a float tell more than the low ones, and products only move up.
+            bits ^= bits >> _HALF
+            bits *= _odd(i + 1)
+            total += bits
+        marks[start : start + _BLOCK] = _mixed(_mixed(total))
+    return marks
+
+
+def segment_hashes(marks: Array, offsets: Array) -> list[str]:
+    """A hash of each segment's rows, whatever their order.
+
+    Two sums of 64 bits over a segment's rows: the additive multiset hash of Bellare and Micciancio
+    (1997), with a mixing function that finds accidents, not attacks.
+
+    Args:
+        marks: Of all rows; see `row_marks`.
         offsets: Int64, shape (segments + 1,): segment i is rows offsets[i] to offsets[i + 1].
 
     Returns:
         32 hexadecimal digits for each segment.
     """
-    columns = [*features.T, target, *([] if moments is None else [moments])]
-    mixed = np.zeros((len(target), 2), dtype=np.uint64)
-    for start in range(0, len(target), _BLOCK):
-        rows = mixed[start : start + _BLOCK]
-        total = np.zeros(len(rows), dtype=np.uint64)
-        for i, column in enumerate(columns):
-            bits = _mixed(np.array(column[start : start + _BLOCK]).view(np.uint64))
-            bits *= np.uint64((2 * i + 1) * _GOLDEN % 2**64 | 1)
-            total += bits
-        rows[:, 0] = _mixed(total)
-        rows[:, 1] = _mixed(total + np.uint64(_GOLDEN))
-    # A sum of no rows must not be that of the next segment's first row, as reduceat has it.
     some = np.flatnonzero(np.diff(offsets))
     sums = np.zeros((len(offsets) - 1, 2), dtype=np.uint64)
-    if len(some):
-        sums[some] = np.add.reduceat(mixed, offsets[some], axis=0)
+    if len(some):  # reduceat takes a segment without rows for the next one's first row
+        sums[some, 0] = np.add.reduceat(marks, offsets[some])
+        sums[some, 1] = np.add.reduceat(_mixed(marks + _odd(0)), offsets[some])
     text = sums.astype(">u8").tobytes().hex()
     return [text[i : i + 32] for i in range(0, len(text), 32)]
 
 
+def row_hashes(features: Array, target: Array, moments: Array | None, offsets: Array) -> list[str]:
+    """`segment_hashes` of rows.
+
+    Args:
+        features: Float64, shape (rows, features).
+        target: Float64, shape (rows,).
+        moments: Int64, shape (rows,), or None.
+        offsets: Int64, shape (segments + 1,).
+    """
+    columns = [*features.T, target, *([] if moments is None else [moments])]
+    return segment_hashes(row_marks(columns), offsets)
+
+
+def own_order(moments: Array | None, marks: Array, offsets: Array) -> Array | None:
+    """The rows' own order in each segment: by moment, and rows of one moment by their marks.
+
+    Args:
+        moments: Sorted in each segment; None puts a segment's rows in the order of their marks.
+        marks: Of all rows.
+        offsets: Int64, shape (segments + 1,).
+
+    Returns:
+        The row at each place, shape (rows,); None when the rows are in their order already.
+    """
+    starts = np.zeros(len(marks), dtype=bool)
+    starts[offsets[:-1][offsets[:-1] < len(marks)]] = True
+    if moments is not None and len(marks):
+        starts[1:] |= moments[1:] != moments[:-1]
+    # Only rows that share their moment with a neighbour may have to move.
+    tied = ~starts
+    tied[:-1] |= tied[1:]
+    at = np.flatnonzero(tied)
+    if not len(at):
+        return None
+    order = np.arange(len(marks))
+    order[at] = at[np.lexsort((marks[at], np.cumsum(starts)[at]))]
+    return order
+
+
+def _odd(number: int) -> np.uint64:
+    return np.uint64((2 * number + 1) * _GOLDEN % 2**64 | 1)
+
+
 def _mixed(bits: Array) -> Array:
-    bits ^= bits >> _HALF
+    bits = bits ^ (bits >> _HALF)
     bits *= _MIX
     bits ^= bits >> _HALF
     return bits

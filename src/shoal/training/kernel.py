@@ -16,7 +16,7 @@ import pyarrow as pa
 from shoal.errors import ModelError
 from shoal.models.codecs import Encoder, prove_round_trip
 from shoal.training.batched import fit_batched
-from shoal.training.hashing import row_hashes
+from shoal.training.hashing import own_order, row_marks, segment_hashes
 from shoal.training.intervals import naive_scale
 from shoal.training.lean import lean_fit, lean_predict
 from shoal.training.measured import Window, held_columns
@@ -28,9 +28,11 @@ __all__ = [
     "TIME",
     "FitJob",
     "fit_group",
+    "fit_sample",
     "fit_segments",
     "lost_segment",
     "read_rows",
+    "sample_rows",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -92,7 +94,9 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
 
     Args:
         rows: Columns "0", "1", ... (features) and "target", float64 with NaN for null; and
-            "time" (int64) when the job is timed. Sorted by segment, then time.
+            "time" (int64) when the job is timed. Sorted by segment, then time. Rows of one moment,
+            or all rows of a segment without times, are fitted in an order that their values and
+            the seed decide, however they come.
         offsets: Int64, shape (segments + 1,): segment i is rows offsets[i] to offsets[i + 1].
         job: What the segments share.
 
@@ -105,7 +109,13 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
         measured), for the declared one also ``sums_baseline``.
     """
     features, target, moments = read_rows(rows)
-    hashes = row_hashes(features, target, moments, offsets)
+    columns = [*features.T, target, *([] if moments is None else [moments])]
+    marks = row_marks(columns)
+    hashes = segment_hashes(marks, offsets)
+    # A plain order of marks would hold out the rows with the largest, whatever the seed.
+    order = own_order(moments, marks if job.timed else row_marks([marks], job.seed), offsets)
+    if order is not None:
+        features, target = features[order], target[order]
     features, target, moments, bounds = _clean(features, target, moments, offsets, job)
     dropped = np.diff(offsets) - np.diff(bounds)
     edges = split_windows(bounds, moments, job.holdout, job.backtest)
@@ -148,16 +158,48 @@ def fit_group(rows: pa.Table, start: int, end: int, job: FitJob) -> pa.RecordBat
     Returns:
         One row, as `fit_segments` gives; its ``reason`` tells of the sample.
     """
-    count = end - start
-    # Nothing but the seed and the group's own rows decide, wherever they lie in the file.
-    random = np.random.default_rng([job.seed, count])
-    chosen = random.choice(count, min(count, SAMPLE), replace=False)
+    part = rows.slice(start, end - start)
+    return fit_sample(sample_rows(part, job.seed)[0], end - start, job)
+
+
+def sample_rows(rows: pa.Table, seed: int) -> tuple[pa.Table, Array]:
+    """At most `SAMPLE` rows: nothing but the seed and the rows' values decide which.
+
+    Args:
+        rows: Rows as `fit_segments` takes them, in any order.
+        seed: Seeds the choice.
+
+    Returns:
+        The chosen rows, and the marks that chose them: the smallest of all.
+    """
+    marks = np.concatenate(
+        [np.zeros(0, np.uint64)]
+        + [
+            row_marks([column.to_numpy() for column in batch.columns], seed)
+            for batch in rows.to_batches()
+            if batch.num_rows
+        ]
+    )
+    if len(marks) <= SAMPLE:
+        return rows, marks
+    chosen = np.argpartition(marks, SAMPLE)[:SAMPLE]
+    return rows.take(pa.array(chosen)), marks[chosen]
+
+
+def fit_sample(rows: pa.Table, count: int, job: FitJob) -> pa.RecordBatch:
+    """Fit one group on its sample.
+
+    Args:
+        rows: The sample; see `sample_rows`.
+        count: How many rows the group has.
+        job: What the segments share.
+
+    Returns:
+        One row, as `fit_segments` gives; its ``reason`` tells of the sample.
+    """
     if job.timed:
-        chosen.sort()
-    part = rows.slice(start, count).take(pa.array(chosen))
-    if job.timed:
-        part = part.take(pa.array(np.argsort(part.column(TIME).to_numpy(), kind="stable")))
-    batch = fit_segments(part, np.array([0, part.num_rows]), replace(job, batched=False))
+        rows = rows.take(pa.array(np.argsort(rows.column(TIME).to_numpy(), kind="stable")))
+    batch = fit_segments(rows, np.array([0, rows.num_rows]), replace(job, batched=False))
     if count <= SAMPLE or batch.column("reason")[0].is_valid:
         return batch
     reason = f"fitted on a sample of {SAMPLE:,} of {count:,} rows (seed {job.seed})"

@@ -47,7 +47,7 @@ class _Rows:
     kept: list[str]
 
     def sorted(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        return frame.sort(self.order, maintain_order=True).select(self.kept)
+        return (frame.sort(self.order) if self.order else frame).select(self.kept)
 
 
 def sort_rows(
@@ -60,8 +60,8 @@ def sort_rows(
 ) -> None:
     """Write features, target and time, sorted by segment and time, as one Arrow file.
 
-    Rows of one moment keep the table's order. Without a time column the order inside a segment
-    is that of a seeded hash of the row, so that its last share is a random one.
+    Rows of one moment, or without a time column all rows of a segment, come in any order: the
+    kernel gives them their own.
 
     Args:
         declaration: The model's declaration.
@@ -79,7 +79,7 @@ def sort_rows(
     kept += [TIME] if declaration.time else []
     if not by:
         rows = scan.select(columns)
-        sorting = _Rows(frame=rows, order=[pl.col(order)], kept=kept)
+        sorting = _Rows(frame=rows, order=order, kept=kept)
         sorting.sorted(rows).sink_ipc(file, compression="uncompressed")
         return
     # Segments by number: sorting long rows by text keys would take twice as long.
@@ -91,13 +91,11 @@ def sort_rows(
     buckets = (ends - 1) // budget if len(ends) else ends
     numbers = counts.select(names).with_row_index("segment")
     numbers = numbers.with_columns(bucket=pl.Series(buckets, dtype=pl.UInt32))
-    rows = scan.select(*keys, *columns).join(
-        numbers.lazy(), on=names, how="left", nulls_equal=True, maintain_order="left"
-    )
+    rows = scan.select(*keys, *columns).join(numbers.lazy(), on=names, how="left", nulls_equal=True)
     rows = rows.drop(names)
-    sorting = _Rows(
-        frame=rows, order=_one_key(scan.select(columns), order, len(numbers)), kept=kept
-    )
+    if order:
+        order = _one_key(scan.select(columns), len(numbers))
+    sorting = _Rows(frame=rows, order=order or [pl.col("segment")], kept=kept)
     if len(ends) and ends[-1] > budget:
         _sort_buckets(sorting, np.unique(buckets).tolist(), file)
     else:
@@ -127,8 +125,8 @@ def _sort_buckets(rows: _Rows, buckets: list[int], file: Path) -> None:
 
 def _columns(
     declaration: ModelDeclaration, source: Source, target: Target, scan: pl.LazyFrame
-) -> tuple[list[pl.Expr], str]:
-    """The columns of the sorted rows, and which of them orders a segment's rows."""
+) -> tuple[list[pl.Expr], list[pl.Expr]]:
+    """The columns of the sorted rows, and what orders a segment's rows, if anything."""
     import polars as pl
 
     nan = float("nan")
@@ -153,19 +151,15 @@ def _columns(
         elif not kind.is_integer():
             moment = moment.rank("dense")
         columns.append(moment.cast(pl.Int64).fill_null(_NO_TIME).alias(TIME))
-        return columns, TIME
-    used = [f.name for f in source.features] + [declaration.target]
-    columns.append(pl.struct(used).hash(declaration.seed).alias("order"))
-    return columns, "order"
+        return columns, [pl.col(TIME)]
+    return columns, []
 
 
-def _one_key(columns: pl.LazyFrame, order: str, segments: int) -> list[pl.Expr]:
+def _one_key(columns: pl.LazyFrame, segments: int) -> list[pl.Expr]:
     """What to sort by: one number for segment and moment when it fits, which is twice as fast."""
     import polars as pl
 
-    both = [pl.col("segment"), pl.col(order)]
-    if order != TIME:
-        return both
+    both = [pl.col("segment"), pl.col(TIME)]
     known = pl.col(TIME).filter(pl.col(TIME) != _NO_TIME)
     least, most = columns.select(least=known.min(), most=known.max()).collect().row(0)
     if least is None or (most - least + 2) * segments >= 2**62:

@@ -49,7 +49,7 @@ def job(build, **changes) -> FitJob:
         "build": build,
         "features": 3,
         "classes": 0,
-        "timed": False,
+        "timed": True,
         "nan_ok": False,
         "metrics": METRICS,
         "metric": "mae",
@@ -64,7 +64,7 @@ def job(build, **changes) -> FitJob:
 
 def table(features, target) -> pa.Table:
     columns = {str(i): features[:, i].copy() for i in range(features.shape[1])}
-    return pa.table({**columns, "target": target})
+    return pa.table({**columns, "target": target, "time": np.arange(len(target))})
 
 
 def rows_of(sizes, seed, kinds=()):

@@ -16,7 +16,7 @@ def job(**changes) -> FitJob:
         "build": lambda: make_pipeline(StandardScaler(), Ridge()),
         "features": 2,
         "classes": 0,
-        "timed": False,
+        "timed": True,
         "nan_ok": False,
         "metrics": ("mae",),
         "metric": "mae",
@@ -37,6 +37,7 @@ def job(**changes) -> FitJob:
 def test_every_segment_gets_one_row_and_bad_rows_are_counted(sizes, holes, seed) -> None:
     random = np.random.default_rng(seed)
     columns = {name: random.normal(size=sum(sizes)) for name in ("0", "1", "target")}
+    columns["time"] = np.arange(sum(sizes))
     for at, name, value in holes:
         if sum(sizes):
             columns[name][at % sum(sizes)] = value
@@ -62,7 +63,7 @@ def test_every_segment_gets_one_row_and_bad_rows_are_counted(sizes, holes, seed)
 
 def test_the_seasonal_naive_and_last_baselines() -> None:
     target = np.arange(20.0)
-    rows = pa.table({"0": target - 1, "1": np.ones(20), "target": target})
+    rows = pa.table({"0": target - 1, "1": np.ones(20), "target": target, "time": np.arange(20)})
     for baseline, expected in [(0, 1.0), ("last", 3.0)]:
         row = fit_segments(rows, np.array([0, 20]), job(baseline=baseline)).to_pylist()[0]
         total, count = row["sums_baseline"]

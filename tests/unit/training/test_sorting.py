@@ -1,5 +1,6 @@
 """Sorting in buckets gives what sorting at once gives, for any rows."""
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from sklearn.linear_model import Ridge
 
 from shoal.lake import Lake
 from shoal.models import ModelDeclaration, collecting_models, model
+from shoal.training.hashing import own_order, row_marks
+from shoal.training.kernel import read_rows
 from shoal.training.plan import Plan
 from shoal.training.sorting import sort_rows
 from shoal.training.source import open_source
@@ -52,14 +55,27 @@ def test_buckets_hold_the_same_rows_in_the_same_order(rows, timed, budget) -> No
         for part, size in (("once", 10**9), ("buckets", budget)):
             file = folder / f"{part}.arrow"
             sort_rows(declaration, source, plan.target, file, budget=size)
-            found.append(pa.ipc.open_file(str(file)).read_all().to_pydict())
+            found.append(in_own_order(pa.ipc.open_file(str(file)).read_all(), plan))
             assert [p.name for p in folder.glob("*.buckets")] == []
-        assert repr(found[0]) == repr(found[1])
-        # The n-th segment's rows are those of the n-th key, by moment, then as they came.
-        frame = source.scan().with_row_index("at").collect()
-        order = ["k", "n", *(["t"] if timed else []), "at"]
-        if timed:
-            assert found[0]["target"] == frame.sort(order)["y"].to_list()
+        assert found[0] == found[1]
+        # The n-th segment's rows are those of the n-th key, by moment.
+        frame = source.scan().collect().sort(["k", "n"], maintain_order=True)
+        offsets = plan.segments.offsets.tolist()
+        for start, end in itertools.pairwise(offsets):
+            part = frame[start:end].sort("t") if timed else frame[start:end]
+            moments = part["t"].to_list() if timed else [0] * (end - start)
+            wanted = sorted(zip(moments, part["y"].to_list(), strict=True), key=repr)
+            said = zip(moments, found[0][1][start:end], strict=True)
+            assert sorted(said, key=repr) == wanted
+
+
+def in_own_order(rows: pa.Table, plan: Plan) -> tuple[str, list[float]]:
+    """The rows as the kernel fits them, and their targets."""
+    features, target, moments = read_rows(rows)
+    marks = row_marks([*features.T, target, *([] if moments is None else [moments])])
+    order = own_order(moments, marks, plan.segments.offsets)
+    order = slice(None) if order is None else order
+    return repr((features[order].tolist(), target[order].tolist())), target[order].tolist()
 
 
 def test_the_budget_comes_from_the_environment(tmp_path, monkeypatch) -> None:

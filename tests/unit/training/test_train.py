@@ -390,3 +390,21 @@ def test_a_script_without_a_main_guard_can_train(tmp_path) -> None:
     )
     assert "'segments_ok': 3.0" in done.stdout, done.stderr
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_members_do_not_depend_on_the_order_of_rows(tmp_path, timed) -> None:
+    rows = flights(60)
+    # Two rows a day: no order in time tells them apart.
+    days = pa.array([d // 2 for d in range(60)] * len(ROUTES), pa.int32()).cast(pa.date32())
+    rows = rows.set_column(rows.schema.get_field_index("day"), "day", days)
+    found = []
+    for i, seed in enumerate((1, 2)):
+        lake = Lake(tmp_path / str(i))
+        order = np.random.default_rng(seed).permutation(rows.num_rows)
+        lake.table("gold.flights").append(rows.take(pa.array(order)))
+        declared = declare(time="day") if timed else declare(time=None, key=["day"])
+        trained = train(declared, lake)
+        members = lake.table(trained.members_table).scan().sort("segment").collect()
+        found.append(members.select("segment", "state", "mae", "rows_hash").rows())
+    assert found[0] == found[1]

@@ -35,6 +35,8 @@ class Profile:
         tracking: MLflow tracking URI; None means SQLite in the storage.
         artifacts: MLflow artifact root; None means a folder in the storage.
         workers: Training processes; None means the number of cores.
+        training: ``local`` fits segments in processes of this machine, ``engine`` in the engine's
+            workers; None means ``local`` with the embedded engine, and ``engine`` otherwise.
     """
 
     name: str = "default"
@@ -43,6 +45,12 @@ class Profile:
     tracking: str | None = None
     artifacts: str | None = None
     workers: int | None = None
+    training: str | None = None
+
+    @property
+    def on_engine(self) -> bool:
+        """Whether the engine's workers fit the segments."""
+        return (self.training or ("local" if self.engine == "embedded" else "engine")) == "engine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +107,18 @@ def read_settings(folder: Path) -> Settings:
                 f"{file.name}: profile '{name}' must be a table; found {values!r}.",
                 hint=f"Write [profiles.{name}]",
             )
-        allowed = ("engine", "storage", "tracking", "artifacts", "workers")
+        allowed = ("engine", "storage", "tracking", "artifacts", "workers", "training")
         known_keys(values, allowed, file, f" in profiles.{name}")
         workers = values.get("workers")
         if workers is not None and (type(workers) is not int or workers < 1):
             raise ProjectError(
                 f"{file.name}: 'workers' must be a whole number of at least 1; found {workers!r}.",
+                hint=f"Mend profiles.{name} in {file}.",
+            )
+        training = text(values, "training", file)
+        if training not in (None, "local", "engine"):
+            raise ProjectError(
+                f"{file.name}: 'training' must be local or engine; found {training!r}.",
                 hint=f"Mend profiles.{name} in {file}.",
             )
         profiles[name] = Profile(
@@ -114,6 +128,7 @@ def read_settings(folder: Path) -> Settings:
             tracking=text(values, "tracking", file),
             artifacts=text(values, "artifacts", file),
             workers=workers,
+            training=training,
         )
     profiles.setdefault("default", Profile())
     default = text(found, "default_profile", file) or "default"

@@ -26,13 +26,22 @@ from shoal.training.ship import pickled_job
 from shoal.training.sorting import sort_rows
 from shoal.training.source import Segments
 
-__all__ = ["Fits", "Progress", "fit_many", "fit_one", "refit"]
+__all__ = [
+    "AT_ONCE",
+    "Fits",
+    "Progress",
+    "fit_many",
+    "fit_one",
+    "refit",
+    "refuse_parameters",
+    "without_state",
+]
 
 # A group is fitted again when segments with this share of its rows were fitted since.
 _SHARE = 0.1
 
 # Rows that are fitted at once, where segments can be.
-_AT_ONCE = 250_000
+AT_ONCE = 250_000
 
 Progress = Callable[[int, int], None]
 
@@ -78,7 +87,7 @@ def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | 
 
     def done(task: Task, batch: pa.RecordBatch) -> None:
         nonlocal finished
-        _refuse_parameters(plan.declaration, batch)
+        refuse_parameters(plan.declaration, batch)
         if task.group:
             groups.append((whole, pa.Table.from_batches([batch])))
             return
@@ -93,7 +102,7 @@ def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | 
     fitted = pa.concat_tables(
         [pa.Table.from_batches([batches[i]]) for i in sorted(batches)], promote_options="default"
     )
-    missing = _without_state(fitted)
+    missing = without_state(fitted)
     for level in range(1, levels):
         if not missing:
             break
@@ -140,7 +149,7 @@ def refit(
 
     def done(task: Task, batch: pa.RecordBatch) -> None:
         nonlocal finished
-        _refuse_parameters(plan.declaration, batch)
+        refuse_parameters(plan.declaration, batch)
         batches[task.first] = batch
         finished += len(task)
         if progress:
@@ -177,7 +186,7 @@ def _refit_groups(
         zip(known["segment"].to_list(), known["trained_on_version"].to_list(), strict=True)
     )
     found: list[tuple[Group, pa.Table]] = []
-    missing = _without_state(rows)
+    missing = without_state(rows)
     for level in range(1, levels + 1):
         if level == levels:
             wanted = [Group(level=levels, first=0, end=len(segments.texts), key="[]")]
@@ -242,7 +251,8 @@ def _fit_groups(
     return [(group, pa.Table.from_batches([results[i]])) for i, group in enumerate(groups)]
 
 
-def _without_state(rows: pa.Table) -> list[int]:
+def without_state(rows: pa.Table) -> list[int]:
+    """Positions of the segments that have no model."""
     found: list[int] = np.flatnonzero(~np.asarray(rows.column("state").is_valid())).tolist()
     return found
 
@@ -280,10 +290,15 @@ def _chunks(segments: Segments, workers: int, *, at_once: bool) -> Iterator[Task
 
 def _most(rows: int, segments: int) -> int:
     """How many segments are fitted at once."""
-    return max(_AT_ONCE * segments // max(rows, 1), 64)
+    return max(AT_ONCE * segments // max(rows, 1), 64)
 
 
-def _refuse_parameters(declaration: ModelDeclaration, batch: pa.RecordBatch) -> None:
+def refuse_parameters(declaration: ModelDeclaration, batch: pa.RecordBatch | pa.Table) -> None:
+    """Stop when scikit-learn refused a parameter: it would be refused in every segment.
+
+    Raises:
+        TrainingError: The first fit that met it says which.
+    """
     for text in batch.column("error").to_pylist():
         if text and text.startswith("InvalidParameterError"):
             raise TrainingError(f"Model {declaration.name!r} ({declaration.location}): {text}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from shoal.training.source import Source, has_new_labels, open_source
 
 if TYPE_CHECKING:
     import polars as pl
+    from pyspark.sql.connect.session import SparkSession
 
 __all__ = ["retrain"]
 
@@ -39,6 +39,7 @@ def retrain(
     progress: Progress | None = None,
     version: int | None = None,
     nursery: Nursery | None = None,
+    spark: Callable[[], SparkSession] | None = None,
 ) -> TrainedFleet | None:
     """Fit only what changed since an earlier training, and carry the other members over.
 
@@ -56,6 +57,7 @@ def retrain(
         progress: Called with the numbers of fitted segments and of those to fit.
         version: The table's version to read; default the newest.
         nursery: Starts the workers; by default one for this training.
+        spark: Gives an engine that fits when everything is fitted; single segments are fitted here.
 
     Returns:
         What was trained, for tracking; None when nothing had to be.
@@ -70,32 +72,29 @@ def retrain(
     if segments and not declaration.by:
         raise TrainingError(f"Model {declaration.name!r} has no segments: it declares no by.")
     source = open_source(declaration, lake, version)
-    all_of_it = partial(
-        train,
-        declaration,
-        lake,
-        workers=workers,
-        progress=progress,
-        version=version,
-        nursery=nursery,
-    )
+
+    def all_of_it(reason: str) -> TrainedFleet:
+        return train(
+            declaration,
+            lake,
+            workers=workers,
+            progress=progress,
+            version=version,
+            nursery=nursery,
+            spark=spark() if spark and declaration.by else None,
+            reason=reason,
+        )
+
     base = read_base(lake.table(f"shoal.fleet_{declaration.name}"), since)
     why = _everything(declaration, source, base)
+    if segments and why:
+        raise TrainingError(
+            f"Model {declaration.name!r}: single segments cannot be fitted: {why}.",
+            hint=f"shoal train {declaration.name} --all",
+        )
     if base is None or why:
-        if segments:
-            raise TrainingError(
-                f"Model {declaration.name!r}: single segments cannot be fitted: {why}.",
-                hint=f"shoal train {declaration.name} --all",
-            )
         return all_of_it(reason=f"all, {why}")
-    touched: pl.DataFrame | None
-    forced: set[str] | None = set()
-    if segments:
-        touched, forced = named_segments(declaration, source, segments), None
-    else:
-        touched = touched_keys(declaration, source, base)
-        if failed and declaration.by:
-            touched, forced = _with_failed(base, touched, declaration)
+    touched, forced = _candidates(declaration, source, base, segments, failed=failed)
     if touched is not None and not touched.height:
         return None
     if not declaration.by:
@@ -133,6 +132,23 @@ def _everything(declaration: ModelDeclaration, source: Source, base: Base | None
     if all(text.partition("-")[0] == definition for text in before):
         return "the libraries changed"
     return "the definition changed"
+
+
+def _candidates(
+    declaration: ModelDeclaration,
+    source: Source,
+    base: Base,
+    segments: Sequence[str],
+    *,
+    failed: bool,
+) -> tuple[pl.DataFrame | None, set[str] | None]:
+    """Which segments may have to be fitted, and which must be; see `compare`."""
+    if segments:
+        return named_segments(declaration, source, segments), None
+    touched = touched_keys(declaration, source, base)
+    if failed and declaration.by:
+        return _with_failed(base, touched, declaration)
+    return touched, set()
 
 
 def _with_failed(

@@ -9,11 +9,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shoal.errors import TrainingError
 from shoal.lake import Lake
 from shoal.models import ModelDeclaration, TrainedFleet
 from shoal.training.baseline import baseline_member
+from shoal.training.cluster import fit_on_engine
 from shoal.training.commit import commit_fleet
 from shoal.training.fitting import Fits, Progress, fit_many, fit_one
 from shoal.training.local import Local, fits_here
@@ -22,6 +24,9 @@ from shoal.training.nursery import Nursery
 from shoal.training.plan import Plan
 from shoal.training.pool import Pool
 from shoal.training.source import open_source
+
+if TYPE_CHECKING:
+    from pyspark.sql.connect.session import SparkSession
 
 __all__ = ["finish", "new_nursery", "open_pool", "train"]
 
@@ -34,6 +39,7 @@ def train(
     progress: Progress | None = None,
     version: int | None = None,
     nursery: Nursery | None = None,
+    spark: SparkSession | None = None,
     reason: str = "",
 ) -> TrainedFleet:
     """Fit a model for every segment, and commit all members in one transaction.
@@ -50,6 +56,7 @@ def train(
         progress: Called with the numbers of fitted and of all segments.
         version: The table's version to read; default the newest.
         nursery: Starts the workers; by default one for this training.
+        spark: An engine that fits the segments instead of processes here.
         reason: Why everything is fitted, for the report.
 
     Returns:
@@ -63,14 +70,17 @@ def train(
     """
     begun = time.perf_counter()
     source = open_source(declaration, lake, version)
-    with tempfile.TemporaryDirectory(prefix="shoal-train-") as folder:
-        if declaration.by:
+    with working_folder(lake if spark is not None else None) as folder:
+        if declaration.by and spark is not None:
+            plan = Plan(declaration, source)
+            fits = fit_on_engine(plan, spark, folder, progress)
+        elif declaration.by:
             with open_pool(declaration, nursery, workers) as pool:
                 plan = Plan(declaration, source)
-                fits = fit_many(plan, pool, Path(folder), progress)
+                fits = fit_many(plan, pool, folder, progress)
         else:
             plan = Plan(declaration, source)
-            fits = fit_one(plan, Path(folder), progress)
+            fits = fit_one(plan, folder, progress)
     if declaration.by and not reason:
         reason = f"all {len(plan.segments.texts):,} segments fitted"
     return finish(plan, lake, fits, begun, reason)
@@ -130,6 +140,20 @@ def open_pool(
             return stack.enter_context(Pool(nursery or stack.enter_context(new_nursery()), size))
 
         yield Local(size, processes) if fits_here(declaration) else processes()
+
+
+@contextlib.contextmanager
+def working_folder(lake: Lake | None) -> Iterator[Path]:
+    """A folder that goes when it is left.
+
+    Args:
+        lake: Where, when an engine must see it too; None makes one on this machine.
+    """
+    where = None if lake is None else lake.root / "_training"
+    if where is not None:
+        where.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="shoal-train-", dir=where) as folder:
+        yield Path(folder)
 
 
 def _processors() -> int:

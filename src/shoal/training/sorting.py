@@ -23,13 +23,13 @@ from shoal.training.source import Source, Target
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["BUDGET", "sort_rows"]
+__all__ = ["BUDGET", "NO_TIME", "sort_rows"]
 
 # Bytes of rows that are sorted at once; the environment variable SHOAL_SORT_MEMORY says otherwise.
 BUDGET = 256_000_000
 
 # What a missing moment is stored as: it sorts first.
-_NO_TIME = -(2**63)
+NO_TIME = -(2**63)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def _columns(
             moment = moment.to_physical()
         elif not kind.is_integer():
             moment = moment.rank("dense")
-        columns.append(moment.cast(pl.Int64).fill_null(_NO_TIME).alias(TIME))
+        columns.append(moment.cast(pl.Int64).fill_null(NO_TIME).alias(TIME))
         return columns, [pl.col(TIME)]
     return columns, []
 
@@ -160,7 +160,7 @@ def _one_key(columns: pl.LazyFrame, segments: int) -> list[pl.Expr]:
     import polars as pl
 
     both = [pl.col("segment"), pl.col(TIME)]
-    known = pl.col(TIME).filter(pl.col(TIME) != _NO_TIME)
+    known = pl.col(TIME).filter(pl.col(TIME) != NO_TIME)
     least, most = columns.select(least=known.min(), most=known.max()).collect().row(0)
     if least is None or (most - least + 2) * segments >= 2**62:
         return both

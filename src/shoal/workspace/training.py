@@ -114,9 +114,17 @@ def _fit(
         space.on_event("train", declaration.name, (done, total))
 
     workers = space.project.profile.workers
-    nursery = space.nursery if declaration.by else None
+    there = bool(space.project.profile.on_engine and declaration.by)
+    nursery = space.nursery if declaration.by and not there else None
     if last is None:
-        return train(declaration, space.lake, workers=workers, progress=progress, nursery=nursery)
+        return train(
+            declaration,
+            space.lake,
+            workers=workers,
+            progress=progress,
+            nursery=nursery,
+            spark=space.engine.spark if there else None,
+        )
     return retrain(
         declaration,
         space.lake,
@@ -126,6 +134,7 @@ def _fit(
         workers=workers,
         progress=progress,
         nursery=nursery,
+        spark=(lambda: space.engine.spark) if there else None,
     )
 
 

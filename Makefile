@@ -38,9 +38,10 @@ test: setup servers ## All tests
 	@command -v Rscript >/dev/null || { echo "There is no R; its tests are skipped."; export SHOAL_TEST_WITHOUT_R=1; }; \
 	  $(PYTEST) -rs
 
-# What the tests of R and Kafka start: R and Java from the distribution, Kafka's jars from Maven
-# Central. Kafka's tests say why they are skipped where it cannot be had.
+# What LightGBM links to, and what the tests of R and Kafka start: R and Java from the distribution,
+# Kafka's jars from Maven Central. Kafka's tests say why they are skipped where it cannot be had.
 servers:
+	@ldconfig -p 2>/dev/null | grep -q libgomp.so.1 || $(call install,libgomp1)
 	@command -v Rscript >/dev/null || $(call install,r-base-core)
 	@command -v java >/dev/null || $(call install,openjdk-17-jre-headless)
 	@command -v mvn >/dev/null || $(call install,maven)

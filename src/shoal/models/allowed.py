@@ -8,7 +8,7 @@ from typing import Any
 
 from shoal.errors import ModelError
 
-__all__ = ["SKOPS_INTERNALS", "resolve_class", "trusted_module"]
+__all__ = ["SKOPS_INTERNALS", "is_part", "is_reduced", "resolve_class", "trusted_module"]
 
 # Whole libraries: but only their estimator classes, see resolve_class.
 _LIBRARIES = ("sklearn", "xgboost", "lightgbm")
@@ -27,6 +27,35 @@ SKOPS_INTERNALS = (
     "sklearn.neural_network._stochastic_optimizers.",
     "sklearn.utils._bunch.Bunch",
 )
+
+# Internals that are nothing but their attributes.
+_PARTS = (
+    "sklearn._loss.link.",
+    "sklearn._loss.loss.",
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.gaussian_process.kernels.",
+    "sklearn.neural_network._stochastic_optimizers.",
+)
+
+# Compiled internals that are rebuilt from plain arguments and check the state that they are given.
+_REDUCED = ("sklearn._loss._loss.", "sklearn.linear_model._sgd_fast.", "sklearn.tree._tree.Tree")
+
+
+def is_part(path: str) -> bool:
+    """Whether a class is an internal of scikit-learn that its attributes rebuild."""
+    return _listed(path, _PARTS)
+
+
+def is_reduced(path: str) -> bool:
+    """Whether a class is an internal of scikit-learn that arguments and a state rebuild."""
+    return _listed(path, _REDUCED)
+
+
+def _listed(path: str, allowed: tuple[str, ...]) -> bool:
+    # A module's own classes only, not what lies deeper.
+    module = path.rpartition(".")[0] + "."
+    return path in allowed or module in allowed
 
 
 def trusted_module(module: str, modules: Collection[str] = ()) -> bool:
@@ -63,8 +92,11 @@ def resolve_class(path: str, modules: Collection[str] = ()) -> type[Any]:
             f"The stored model needs {path}, which cannot be imported: {error}.",
             hint=f"install it: pip install {_package(module)}",
         ) from error
-    if not isinstance(found, type) or not is_estimator_class(found):
+    internal = is_part(path) or is_reduced(path)
+    if not isinstance(found, type) or not (internal or is_estimator_class(found)):
         raise ModelError(f"The stored model wants to build {path}, which is no estimator class.")
+    if internal and found.__module__ != module:
+        raise ModelError(f"The stored model wants to build {path}, which is not of {module}.")
     return found
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from shoal.errors import ModelError
-from shoal.models.allowed import resolve_class, trusted_module
+from shoal.models.allowed import is_reduced, resolve_class, trusted_module
 from shoal.models.native import load_native
 from shoal.models.opaque import load_skops
 from shoal.models.structure import Different, Node, Unsupported, describe, fill
+from shoal.models.trees import check_boosted, check_tree
 
 __all__ = [
     "Decoder",
@@ -119,7 +120,7 @@ class Decoder:
         reader = _Reader(state)
         try:
             estimator = self._build(self._root, reader)
-        except (struct.error, ValueError, TypeError, KeyError, IndexError) as error:
+        except (struct.error, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise ModelError(f"The stored model is damaged: {error}") from error
         if reader.left:
             raise ModelError(f"The stored model is damaged: {reader.left} bytes too many.")
@@ -127,16 +128,25 @@ class Decoder:
 
     def _build(self, node: Node, reader: _Reader) -> Any:
         tag = node[0]
-        if tag == "object":
+        if tag in ("object", "part"):
             cls: Any = self._class(node[1])
             built = cls.__new__(cls)
             vars(built).update({k: self._build(v, reader) for k, v in node[2].items()})
+            if "_predictors" in node[2]:
+                check_boosted(built)
             return built
         if tag in ("list", "tuple"):
             children = [self._build(child, reader) for child in node[1]]
             return children if tag == "list" else tuple(children)
         if tag == "dict":
             return {key: self._build(child, reader) for key, child in node[1]}
+        if tag == "reduced":
+            return self._reduced(node, reader)
+        if tag == "objects":
+            array = np.empty(tuple(node[1]), dtype=object)
+            for i, child in enumerate(node[2]):
+                array.flat[i] = self._build(child, reader)
+            return array
         if tag == "native":
             params = {k: self._build(v, reader) for k, v in node[2].items()}
             return load_native(self._class(node[1]), params, reader.blob())
@@ -144,6 +154,19 @@ class Decoder:
         if leaf is None:
             raise ModelError(f"The model's template has an unknown node {tag!r}.")
         return leaf(node, reader)
+
+    def _reduced(self, node: Node, reader: _Reader) -> Any:
+        if not is_reduced(node[1]):
+            raise ModelError(f"The stored model wants to rebuild {node[1]}: not allowed.")
+        cls: Any = self._class(node[1])
+        arguments = self._build(node[2], reader)
+        state = self._build(node[3], reader)
+        if cls.__name__ == "Tree":
+            check_tree(arguments, state)
+        built = cls(*arguments)
+        if state is not None:
+            built.__setstate__(state)
+        return built
 
     def _class(self, path: str) -> type[Any]:
         found = self._classes.get(path)
@@ -175,7 +198,7 @@ class _Reader:
         dtype = _plain_dtype(kind)
         return np.frombuffer(self.take(dtype.itemsize), dtype=dtype)[0]
 
-    def array(self, kind: str, ndim: int, order: Any) -> np.ndarray[Any, Any]:
+    def array(self, kind: Any, ndim: int, order: Any) -> np.ndarray[Any, Any]:
         dtype = _plain_dtype(kind)
         shape = struct.unpack(f"<{ndim}I", self.take(4 * ndim))
         count = math.prod(shape)
@@ -197,6 +220,19 @@ def _numpy_name(node: Node, _: _Reader) -> Any:
     raise ModelError(f"The stored model wants numpy.{node[1]}: not allowed.")
 
 
+def _random(node: Node, reader: _Reader) -> Any:
+    state = json.loads(reader.blob())
+    if not isinstance(state, dict) or state.get("bit_generator") not in _SOURCES:
+        raise ValueError("a random number generator of an unknown kind")
+    source = getattr(np.random, state["bit_generator"])()
+    inner = state["state"]
+    inner.update({k: np.array(v, dtype=np.uint64) for k, v in inner.items() if type(v) is list})
+    source.state = state
+    return (
+        np.random.RandomState(source) if node[1] == "RandomState" else np.random.Generator(source)
+    )
+
+
 def _skops(node: Node, reader: _Reader) -> Any:
     built = load_skops(reader.blob())
     if f"{type(built).__module__}.{type(built).__qualname__}" != node[1]:
@@ -204,11 +240,14 @@ def _skops(node: Node, reader: _Reader) -> Any:
     return built
 
 
+_SOURCES = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 _LEAVES: Mapping[str, Callable[[Node, _Reader], Any]] = {
     "const": lambda node, _: node[1],
     "float": lambda node, _: float(node[1]),
     "number": lambda node, reader: reader.number(node[1]),
     "array": lambda node, reader: reader.array(node[1], node[2], node[3]),
+    "records": lambda node, reader: reader.array(node[1], node[2], node[3]),
+    "random": _random,
     "labels": lambda node, _: np.array(node[1], dtype=object),
     "slice": lambda node, _: slice(*node[1]),
     "dtype": lambda node, _: _plain_dtype(node[1]),
@@ -218,8 +257,8 @@ _LEAVES: Mapping[str, Callable[[Node, _Reader], Any]] = {
 }
 
 
-def _plain_dtype(kind: str) -> np.dtype[Any]:
-    dtype = np.dtype(kind)
+def _plain_dtype(kind: Any) -> np.dtype[Any]:
+    dtype: np.dtype[Any] = np.dtype(kind)
     if dtype.hasobject:
         raise ModelError(f"The stored model holds an array of {kind}: not allowed.")
     return dtype

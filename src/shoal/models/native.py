@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from shoal.errors import ModelError
@@ -45,11 +46,14 @@ def load_native(cls: type[Any], params: dict[str, Any], state: bytes) -> Any:
     import lightgbm
     from sklearn.preprocessing import LabelEncoder
 
-    booster = lightgbm.Booster(params={"verbose": -1}, model_str=state.decode())
+    booster = lightgbm.Booster(model_str=state.decode())
     names = booster.feature_name()
     estimator._Booster = booster
     estimator._n_features = estimator._n_features_in = len(names)
     estimator.fitted_ = True
+    # "objective=multiclass num_class:3"; a custom one is not in the text.
+    said = re.search(rb"^objective=(\S+)", state, re.MULTILINE)
+    estimator._objective = said[1].decode() if said else None
     if isinstance(estimator, lightgbm.LGBMClassifier):
         import numpy as np
 

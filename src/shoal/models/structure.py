@@ -13,6 +13,10 @@ An estimator is described as a tree of JSON nodes, each a list that starts with 
     ["dtype", "<f8"]        a numpy dtype
     ["object", class, {attribute: node}]       an estimator by its attributes
     ["native", class, {param: node}]           a booster; its library's own bytes are state
+    ["part", class, {attribute: node}]         an internal of scikit-learn by its attributes
+    ["reduced", class, arguments, state]       a compiled internal, such as a tree
+    ["records", dtype, 2, "C"]  an array of records    ["objects", shape, [node, ..]]
+    ["random", class]       a random number generator; its state as JSON is state
     ["skops", class]        an estimator with compiled internals; its skops bytes are state
 
 Two estimators with one tree can share a template; what differs is in their state.
@@ -21,6 +25,7 @@ Two estimators with one tree can share a template; what differs is in their stat
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import struct
 from collections.abc import Callable, Mapping
@@ -29,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from shoal.errors import ModelError
-from shoal.models.allowed import is_estimator_class, trusted_module
+from shoal.models.allowed import is_estimator_class, is_part, is_reduced, trusted_module
 from shoal.models.native import dump_native, is_native
 from shoal.models.opaque import dump_skops
 
@@ -74,6 +79,9 @@ def describe(value: Any, parts: list[bytes], where: str, *, fitted: bool = False
     node = _describe_constant(value)
     if node is not None:
         return node
+    internal = _describe_internal(value, parts, where)
+    if internal is not None:
+        return internal
     if not isinstance(value, type) and is_estimator_class(kind):
         return _describe_estimator(value, parts, where)
     name = getattr(value, "__qualname__", None)
@@ -104,6 +112,31 @@ def _describe_constant(value: Any) -> Node | None:
     return None
 
 
+def _describe_internal(value: Any, parts: list[bytes], where: str) -> Node | None:
+    """Parts of scikit-learn's estimators that are no estimators."""
+    cls = type(value)
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    if is_part(path):
+        held = {k: describe(v, parts, f"{where}.{k}", fitted=True) for k, v in vars(value).items()}
+        return ["part", path, held]
+    if is_reduced(path):
+        how, arguments, *rest = value.__reduce__()
+        if how is cls and len(rest) < 2:
+            built = describe(arguments, parts, where, fitted=True)
+            return [
+                "reduced",
+                path,
+                built,
+                describe(rest[0] if rest else None, parts, where, fitted=True),
+            ]
+    if cls in (np.random.RandomState, np.random.Generator):
+        source = value.bit_generator if hasattr(value, "bit_generator") else value._bit_generator
+        text = json.dumps(source.state, default=lambda array: array.tolist())
+        _append_bytes(text.encode(), parts)
+        return ["random", cls.__name__]
+    return None
+
+
 def _describe_number(value: float, parts: list[bytes], fitted: bool) -> Node:
     if not fitted or (type(value) is int and not -(2**63) <= value < 2**63):
         if type(value) is float and not math.isfinite(value):
@@ -126,10 +159,30 @@ def _describe_array(value: Any, parts: list[bytes], where: str) -> Node:
         labels = value.tolist()
         if value.ndim == 1 and all(type(v) in (*_PLAIN, int) for v in labels):
             return ["labels", labels]
+        if labels and all(is_estimator_class(type(v)) for v in value.flat):
+            nodes = [describe(v, parts, f"{where}[{i}]") for i, v in enumerate(value.flat)]
+            return ["objects", list(value.shape), nodes]
         raise Unsupported(f"{where} holds an array of Python objects")
-    if dtype.names is not None or dtype.hasobject:
+    if dtype.hasobject or dtype.subdtype is not None:
         raise Unsupported(f"{where} holds a structured array")
+    if dtype.names is not None:
+        return _describe_records(value, parts, where)
     node = ["array", dtype.str, value.ndim, "F" if _is_fortran(value) else "C"]
+    _append_array(node, value, parts)
+    return node
+
+
+def _describe_records(value: Any, parts: list[bytes], where: str) -> Node:
+    fields = [value.dtype.fields[name] for name in value.dtype.names]
+    if any(kind.names is not None or kind.subdtype is not None for kind, *_ in fields):
+        raise Unsupported(f"{where} holds an array of nested records")
+    layout = {
+        "names": list(value.dtype.names),
+        "formats": [kind.str for kind, *_ in fields],
+        "offsets": [offset for _, offset, *_ in fields],
+        "itemsize": value.dtype.itemsize,
+    }
+    node = ["records", layout, value.ndim, "C"]
     _append_array(node, value, parts)
     return node
 
@@ -253,6 +306,13 @@ def _fill_object(node: Node, value: Any, parts: list[bytes]) -> None:
         fill(child, held, parts)
 
 
+def _fill_objects(node: Node, value: Any, parts: list[bytes]) -> None:
+    if type(value) is not np.ndarray or value.dtype.kind != "O" or list(value.shape) != node[1]:
+        raise Different
+    for child, held in zip(node[2], value.flat, strict=True):
+        fill(child, held, parts)
+
+
 def _fill_sequence(node: Node, value: Any, parts: list[bytes]) -> None:
     if type(value).__name__ != node[0] or len(value) != len(node[1]):
         raise Different
@@ -296,6 +356,8 @@ _FILLS: Mapping[str, Callable[[Node, Any, list[bytes]], None]] = {
     "number": _fill_number,
     "array": _fill_array,
     "object": _fill_object,
+    "objects": _fill_objects,
+    "part": _fill_object,
     "list": _fill_sequence,
     "tuple": _fill_sequence,
     "dict": _fill_dict,

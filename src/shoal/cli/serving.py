@@ -50,6 +50,7 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 @click.option("--certificate", type=click.Path(exists=True), help="TLS certificate chain, PEM.")
 @click.option("--private-key", type=click.Path(exists=True), help="Its key, PEM.")
 @click.option("--max-rows", default=100_000, show_default=True, help="Most rows in one request.")
+@click.option("--trust-pickle", is_flag=True, help="Open pickled members: runs the code in them.")
 def serve(
     models: tuple[str, ...],
     *,
@@ -67,6 +68,7 @@ def serve(
     certificate: str | None,
     private_key: str | None,
     max_rows: int,
+    trust_pickle: bool,
 ) -> None:
     """Answer REST requests with MODELS (default: all champions).
 
@@ -84,7 +86,7 @@ def serve(
         )
     with contextlib.ExitStack() as stack:
         space = stack.enter_context(opened(folder, profile))
-        served = space.served(models)
+        served = space.served(models, trust_pickle=trust_pickle)
         found = dict(_lookup(space, text, [model.name for model in served]) for text in lookups)
         logging = InferenceLog(space.lake, full=log_full) if log else None
         app = create_app(

@@ -15,7 +15,7 @@ import numpy as np
 from shoal.errors import ModelError
 from shoal.models.allowed import is_reduced, resolve_class, trusted_module
 from shoal.models.native import load_native
-from shoal.models.opaque import load_skops
+from shoal.models.opaque import dump_pickle, load_pickle, load_skops
 from shoal.models.structure import Different, Node, Unsupported, describe, fill
 from shoal.models.trees import check_boosted, check_tree
 
@@ -25,6 +25,7 @@ __all__ = [
     "Encoder",
     "decode",
     "encode",
+    "is_pickled",
     "prove_round_trip",
     "template_modules",
 ]
@@ -44,9 +45,14 @@ class Encoded:
 
 
 class Encoder:
-    """Encodes many estimators of few structures; describes each structure once."""
+    """Encodes many estimators of few structures; describes each structure once.
 
-    def __init__(self) -> None:
+    Args:
+        pickle: Pickle what cannot be stored otherwise.
+    """
+
+    def __init__(self, *, pickle: bool = False) -> None:
+        self._pickle = pickle
         self._known: list[tuple[Node, str]] = []
 
     def encode(self, estimator: Any) -> Encoded:
@@ -63,18 +69,25 @@ class Encoder:
         try:
             node = describe(estimator, parts, name)
         except Unsupported as reason:
+            if self._pickle:
+                return Encoded(template=_template(["pickle", name]), state=dump_pickle(estimator))
             raise ModelError(
                 f"{name} cannot be stored without pickle: {reason}.",
                 hint="use numbers, text, lists, dicts, numpy arrays and functions, or estimators "
-                "of scikit-learn, XGBoost or LightGBM in its attributes",
+                "of scikit-learn, XGBoost or LightGBM in its attributes; or, if you trust whoever "
+                "can write your models, trust_pickle=True",
             ) from None
-        import sklearn
-
-        content = {"codec": 1, "root": node, "sklearn": sklearn.__version__}
-        template = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        template = _template(node)
         if all(template != known for _, known in self._known):
             self._known.append((node, template))
         return Encoded(template=template, state=b"".join(parts))
+
+
+def _template(node: Node) -> str:
+    import sklearn
+
+    content = {"codec": 1, "root": node, "sklearn": sklearn.__version__}
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 class Decoder:
@@ -85,9 +98,10 @@ class Decoder:
         modules: Modules besides scikit-learn, XGBoost and LightGBM whose estimator classes may
             be built.
         classes: Classes at hand by full name, which need not be imported.
+        trust_pickle: Unpickle members that were pickled.
 
     Raises:
-        ModelError: The template is not one of ours, or names a class that is not allowed.
+        ModelError: The template is not one of ours, or it is pickled and not trusted.
     """
 
     def __init__(
@@ -95,6 +109,8 @@ class Decoder:
         template: str,
         modules: Collection[str] = (),
         classes: Mapping[str, type[Any]] | None = None,
+        *,
+        trust_pickle: bool = False,
     ) -> None:
         try:
             content = json.loads(template)
@@ -104,6 +120,12 @@ class Decoder:
             raise ModelError(f"The model's template cannot be read: {error}") from error
         if codec != 1:
             raise ModelError(f"The model's template has codec {codec!r}; expected 1.")
+        if self._root[0] == "pickle" and not trust_pickle:
+            raise ModelError(
+                f"A member is a pickled {self._root[1]}: opening it runs whatever code it holds.",
+                hint="if you trust who made it: shoal serve --trust-pickle, trust_pickle=True in "
+                "its declaration, or export SHOAL_TRUST_PICKLE=1",
+            )
         self._modules = tuple(modules)
         self._classes: dict[str, type[Any]] = dict(classes or {})
         import sklearn
@@ -117,6 +139,8 @@ class Decoder:
 
     def decode(self, state: bytes | memoryview) -> Any:
         """The fitted estimator; see `decode`."""
+        if self._root[0] == "pickle":
+            return load_pickle(bytes(state))
         reader = _Reader(state)
         try:
             estimator = self._build(self._root, reader)
@@ -278,7 +302,13 @@ def encode(estimator: Any) -> Encoded:
     return Encoder().encode(estimator)
 
 
-def decode(template: str, state: bytes | memoryview, modules: Collection[str] = ()) -> Any:
+def decode(
+    template: str,
+    state: bytes | memoryview,
+    modules: Collection[str] = (),
+    *,
+    trust_pickle: bool = False,
+) -> Any:
     """Decode a fitted estimator; its predictions are bit-identical.
 
     Args:
@@ -286,11 +316,12 @@ def decode(template: str, state: bytes | memoryview, modules: Collection[str] = 
         state: The state that `encode` gave.
         modules: Modules besides scikit-learn, XGBoost and LightGBM whose estimator classes may
             be built; never taken from the stored model itself.
+        trust_pickle: Unpickle what was pickled, which runs whatever code it holds.
 
     Raises:
         ModelError: The parts are damaged or name a class that is not allowed.
     """
-    return Decoder(template, modules).decode(state)
+    return Decoder(template, modules, trust_pickle=trust_pickle).decode(state)
 
 
 def prove_round_trip(estimator: Any, encoded: Encoded, features: np.ndarray[Any, Any]) -> None:
@@ -307,7 +338,8 @@ def prove_round_trip(estimator: Any, encoded: Encoded, features: np.ndarray[Any,
     name = type(estimator).__name__
     classes: dict[str, type[Any]] = {}
     _collect_classes(estimator, classes)
-    again = Decoder(encoded.template, classes=classes).decode(encoded.state)
+    # It was made here, a moment ago.
+    again = Decoder(encoded.template, classes=classes, trust_pickle=True).decode(encoded.state)
     hint = "keep what it learns in plain attributes: numbers, text, lists and numpy arrays"
     try:
         found = np.asarray(again.predict(features))
@@ -334,6 +366,11 @@ def _collect_classes(value: Any, found: dict[str, type[Any]]) -> None:
         cls = type(value)
         found[f"{cls.__module__}.{cls.__qualname__}"] = cls
         _collect_classes(list(vars(value).values()), found)
+
+
+def is_pickled(template: str) -> bool:
+    """Whether members of a template are pickled."""
+    return bool(json.loads(template)["root"][0] == "pickle")
 
 
 def template_modules(template: str) -> tuple[str, ...]:

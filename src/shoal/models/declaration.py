@@ -52,6 +52,7 @@ class ModelDeclaration:
         seed: Seeds the split (without ``time``) and the fallback groups' samples.
         timeout: Seconds that one segment may take, its measuring included; then it has failed.
         batched: Segments of linear models are fitted many at once; False fits one after the other.
+        trust_pickle: Pickle estimators that cannot be stored otherwise, and open them again.
         function: Returns the unfitted estimator.
         location: Where the function was declared, as ``file.py:12``.
     """
@@ -74,6 +75,7 @@ class ModelDeclaration:
     seed: int = 0
     timeout: float | None = None
     batched: bool = True
+    trust_pickle: bool = False
     function: Callable[..., Any]
     location: str
 
@@ -203,6 +205,7 @@ class ModelDeclaration:
         given = {"metrics": self.metrics, "interval": self.interval}
         if self.backtest > 1:
             given["backtest"] = self.backtest
+        given["trust_pickle"] = self.trust_pickle
         return {name: value for name, value in given.items() if value}
 
 
@@ -225,6 +228,7 @@ def model(
     seed: int = 0,
     timeout: float | None = None,
     batched: bool = True,
+    trust_pickle: bool = False,
     name: str | None = None,
 ) -> Callable[[F], F]:
     """Declare a model over a function that returns an unfitted scikit-learn estimator.
@@ -254,6 +258,8 @@ def model(
         seed: Seeds everything random in the training.
         timeout: Seconds that one segment may take; one that takes longer has failed.
         batched: Fit many segments at once where the maths allows: linear models.
+        trust_pickle: Pickle estimators that cannot be stored otherwise. Whoever opens a pickled
+            model runs whatever code is in it; a server refuses it until it is told to trust it.
         name: The model's name; default the function's.
 
     Returns:
@@ -283,6 +289,7 @@ def model(
             seed=seed,
             timeout=timeout,
             batched=batched,
+            trust_pickle=trust_pickle,
             function=function,
             location=_location(function),
         )

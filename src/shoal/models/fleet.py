@@ -34,13 +34,20 @@ class Fleet:
     header: FleetHeader
 
     def __init__(
-        self, header: FleetHeader, members: pa.Table, *, cache: int, modules: Collection[str]
+        self,
+        header: FleetHeader,
+        members: pa.Table,
+        *,
+        cache: int,
+        modules: Collection[str],
+        trust_pickle: bool,
     ) -> None:
         self.header = header
         self._members = members
         self._rows = {key: i for i, key in enumerate(members.column("segment").to_pylist())}
         self._decoders = {
-            name: Decoder(template, modules) for name, template in header.templates.items()
+            name: Decoder(template, modules, trust_pickle=trust_pickle)
+            for name, template in header.templates.items()
         }
         self._cache: OrderedDict[int, tuple[Any, bool]] = OrderedDict()
         self._cache_size = max(cache, 1)
@@ -56,7 +63,12 @@ class Fleet:
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, cache: int = 10_000, modules: Collection[str] = ()
+        cls,
+        folder: str | Path,
+        *,
+        cache: int = 10_000,
+        modules: Collection[str] = (),
+        trust_pickle: bool = False,
     ) -> Fleet:
         """Open an artifact folder; members stay in the memory-mapped file until they are used.
 
@@ -67,9 +79,12 @@ class Fleet:
                 may be built, besides those that the environment variable
                 ``SHOAL_TRUSTED_MODULES`` names, separated by commas (for stock MLflow, which
                 has no way to say it).
+            trust_pickle: Unpickle members that were pickled, which runs whatever code they hold;
+                the environment variable ``SHOAL_TRUST_PICKLE=1`` says so for stock MLflow.
 
         Raises:
-            ModelError: The folder is no fleet artifact, or it needs a class that is not allowed.
+            ModelError: The folder is no fleet artifact, its members are pickled and not trusted,
+                or it needs a class that is not allowed.
         """
         folder = Path(folder)
         header = read_header(folder)
@@ -81,7 +96,8 @@ class Fleet:
             raise ModelError(f"{path} cannot be read: {error}") from error
         environment = os.environ.get("SHOAL_TRUSTED_MODULES", "").split(",")
         trusted = {*modules, *(name.strip() for name in environment)} - {""}
-        return cls(header, members, cache=cache, modules=trusted)
+        unpickle = trust_pickle or os.environ.get("SHOAL_TRUST_PICKLE") == "1"
+        return cls(header, members, cache=cache, modules=trusted, trust_pickle=unpickle)
 
     @property
     def segments(self) -> int:

@@ -1,4 +1,4 @@
-"""Estimators with compiled internals (trees, neighbours), stored by skops, never by pickle."""
+"""Estimators with compiled internals, stored by skops; and, where a person trusts it, by pickle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from shoal.errors import ModelError
 from shoal.models.allowed import SKOPS_INTERNALS
 
-__all__ = ["dump_skops", "load_skops"]
+__all__ = ["dump_pickle", "dump_skops", "load_pickle", "load_skops"]
 
 
 def dump_skops(estimator: Any) -> bytes:
@@ -30,6 +30,36 @@ def dump_skops(estimator: Any) -> bytes:
             hint="use estimators of scikit-learn, XGBoost or LightGBM inside it",
         )
     return data
+
+
+def dump_pickle(estimator: Any) -> bytes:
+    """The estimator as pickle bytes, classes of the person's own included.
+
+    Raises:
+        ModelError: Not even pickle can store it.
+    """
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(estimator))
+    except Exception as error:
+        raise ModelError(
+            f"{type(estimator).__name__} cannot be stored even with pickle: {error}"
+        ) from error
+
+
+def load_pickle(data: bytes) -> Any:
+    """The estimator. This runs whatever code the bytes ask for: only for those that are trusted.
+
+    Raises:
+        ModelError: The bytes are damaged, or need a class that is not here.
+    """
+    import pickle
+
+    try:
+        return pickle.loads(data)  # noqa: S301 (as above)
+    except Exception as error:
+        raise ModelError(f"The stored model cannot be unpickled: {error}") from error
 
 
 def load_skops(data: bytes) -> Any:

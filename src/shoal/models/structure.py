@@ -18,6 +18,7 @@ An estimator is described as a tree of JSON nodes, each a list that starts with 
     ["records", dtype, 2, "C"]  an array of records    ["objects", shape, [node, ..]]
     ["random", class]       a random number generator; its state as JSON is state
     ["skops", class]        an estimator with compiled internals; its skops bytes are state
+    ["pickle", name]        at the root alone: a pickled estimator, only where it is trusted
 
 Two estimators with one tree can share a template; what differs is in their state.
 """

@@ -65,6 +65,7 @@ class ServedModels:
         self._tracker: Tracker | None = None
         self._wanted: dict[str, list[Reference]] | None = {}
         self.failures = 0
+        self._trust_pickle = False
         for model in models:
             if model.name in self._names:
                 raise TrackingError(
@@ -77,7 +78,9 @@ class ServedModels:
             raise _nothing()
 
     @classmethod
-    def load(cls, tracker: Tracker, refs: Iterable[str] | None = None) -> ServedModels:
+    def load(
+        cls, tracker: Tracker, refs: Iterable[str] | None = None, *, trust_pickle: bool = False
+    ) -> ServedModels:
         """Opens versions from the registry.
 
         Each name answers with the version of its first reference, and with those that its aliases
@@ -87,6 +90,7 @@ class ServedModels:
             tracker: Where the models are registered.
             refs: ``delay``, ``delay@champion``, ``delay/3``, ...; None means all models that Shoal
                 registered: a registry may hold others' models, too.
+            trust_pickle: Unpickle members that were pickled.
 
         Raises:
             TrackingError: A model, alias or version does not exist.
@@ -96,6 +100,7 @@ class ServedModels:
         self = cls.__new__(cls)
         self._names, self._tracker, self.failures = {}, tracker, 0
         self._wanted = None
+        self._trust_pickle = trust_pickle
         if refs is not None:
             self._wanted = {}
             for text in refs:
@@ -242,7 +247,7 @@ class ServedModels:
         return ServedModel(
             name=name,
             version=number,
-            fleet=self._tracker.fleet(pinned),
+            fleet=self._tracker.fleet(pinned, trust_pickle=self._trust_pickle),
             inputs=self._tracker.input_types(pinned),
         )
 

@@ -130,7 +130,7 @@ class Tracker:
                 and the alias points where it did.
             Unavailable: The tracking server or its database did not answer.
         """
-        from shoal.models import Fleet
+        from shoal.models.artifact import read_header
 
         name = trained.declaration.name
         with quietly(f"record the training of '{name}'"):
@@ -139,7 +139,7 @@ class Tracker:
                 uri=self.uri,
                 experiment_id=self._experiment_id(),
                 trained=trained,
-                header=Fleet.open(trained.artifact).header,
+                header=read_header(trained.artifact),
                 context=context,
             ).record(alias)
         return self.resolve(f"{name}/{number}")
@@ -292,10 +292,14 @@ class Tracker:
         with quietly(f"read the run '{run_id}'"):
             return tracked_run(self._client.get_run(run_id))
 
-    def fleet(self, ref: str) -> Fleet:
+    def fleet(self, ref: str, *, trust_pickle: bool = False) -> Fleet:
         """Opens the fleet of a version, downloaded first when its artifacts are remote.
 
         Downloaded files live as long as this tracker.
+
+        Args:
+            ref: ``delay``, ``delay@champion``, ``delay/3``, ....
+            trust_pickle: Unpickle members that were pickled.
 
         Raises:
             ModelError: The artifact is no fleet.
@@ -303,7 +307,7 @@ class Tracker:
         """
         from shoal.models import Fleet
 
-        return Fleet.open(self.fleet_folder(self.resolve(ref)))
+        return Fleet.open(self.fleet_folder(self.resolve(ref)), trust_pickle=trust_pickle)
 
     def fleet_folder(self, version: ModelVersion) -> Path:
         """The local folder of a version's fleet artifact; see `fleet`."""

@@ -68,6 +68,7 @@ class FitJob:
         fast: Leave out scikit-learn's own checks of parameters and finiteness, which the kernel
             has made for the rows and the caller for the parameters.
         batched: Fit many segments at once where the maths allows.
+        trust_pickle: Pickle estimators that cannot be stored otherwise.
     """
 
     build: Callable[[], Any]
@@ -87,6 +88,7 @@ class FitJob:
     batched: bool = True
     backtest: int = 1
     interval: float | None = None
+    trust_pickle: bool = False
 
 
 def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
@@ -272,7 +274,7 @@ class _Fits:
         self.job = job
         self.fit = lean_fit if job.fast else _own_fit
         self.predict = lean_predict if job.fast else _own_predict
-        self.encoder = Encoder()
+        self.encoder = Encoder(pickle=job.trust_pickle)
         self.proven: set[str] = set()
         self.status: list[str] = []
         self.reason: list[str | None] = []

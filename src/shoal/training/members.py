@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal.models import ModelDeclaration
+from shoal.models.codecs import is_pickled
 from shoal.models.metrics import metric_values
 from shoal.models.segments import segment_key
 from shoal.training.kernel import FitJob
@@ -142,6 +143,8 @@ def assemble(
     columns["interval"] = rows.column("interval")
     columns["template"], columns["structure"], templates = _templates(rows.column("template"))
     columns["state"] = rows.column("state")
+    pickled = [name for name, text in templates.items() if is_pickled(text)]
+    columns["pickled"] = pc.is_in(columns["template"], pa.array(pickled, pa.string()))
     columns |= _costs(rows, columns["rows"], job)
     for name, kind in PROVENANCE.items():
         known = name in rows.column_names

@@ -90,6 +90,7 @@ class Plan:
             batched=declaration.batched,
             backtest=declaration.backtest,
             interval=declaration.interval,
+            trust_pickle=declaration.trust_pickle,
         )
 
     def _check_metric(self, metric: str, classes: int) -> None:

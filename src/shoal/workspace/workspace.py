@@ -446,7 +446,9 @@ class Workspace:
             with self.lake.writing():
                 report = score(
                     declaration,
-                    self.tracker.fleet(f"{name}/{version.version}"),
+                    self.tracker.fleet(
+                        f"{name}/{version.version}", trust_pickle=declaration.trust_pickle
+                    ),
                     version,
                     self.lake,
                     everything=everything,
@@ -500,15 +502,19 @@ class Workspace:
 
         return quality(self.lake, table=table, last=last)
 
-    def served(self, refs: Sequence[str] = ()) -> ServedModels:
+    def served(self, refs: Sequence[str] = (), *, trust_pickle: bool = False) -> ServedModels:
         """The registered models, opened for serving; the champions by default.
+
+        Args:
+            refs: Which.
+            trust_pickle: Unpickle members that were pickled, which runs whatever code they hold.
 
         Raises:
             TrackingError: A model or version does not exist.
         """
         from shoal.serving import ServedModels
 
-        return ServedModels.load(self.tracker, list(refs) or None)
+        return ServedModels.load(self.tracker, list(refs) or None, trust_pickle=trust_pickle)
 
 
 def _model_name(ref: str) -> str:

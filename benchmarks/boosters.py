@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fleet import made_up, seconds, write_table
 from joblib import Parallel, delayed
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
+
+from fleet import made_up, seconds, write_table
 
 
 def lightgbm() -> Any:

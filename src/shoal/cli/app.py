@@ -20,9 +20,9 @@ from shoal.errors import ShoalError
 __all__ = ["cli", "command", "main"]
 
 
-_ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "canary", "token", "tables"]
-_ORDER += ["history", "events", "quality", "sql", "lineage", "diff", "restore", "clone", "optimize"]
-_ORDER += ["vacuum", "checks", "version"]
+_ORDER = ["demo", "init", "plan", "run", "train", "show", "evaluate", "promote", "rollback"]
+_ORDER += ["score", "serve", "canary", "token", "tables", "history", "events", "quality", "sql"]
+_ORDER += ["lineage", "diff", "restore", "clone", "optimize", "vacuum", "checks", "version"]
 
 
 class _Ordered(click.Group):
@@ -107,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 from shoal.cli import (  # noqa: E402  (they register commands)
     events,  # noqa: F401
     lake,  # noqa: F401
+    lifecycle,  # noqa: F401
     lineage,  # noqa: F401
     maintain,  # noqa: F401
     models,  # noqa: F401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from shoal.cli import show
 from shoal.cli.app import command
+from shoal.cli.lifecycle import moves
 from shoal.cli.options import as_json, opened, project_options
 
 __all__ = ["history", "sql", "tables"]
@@ -61,8 +63,15 @@ def tables(folder: Path | None, profile: str | None, as_json: bool) -> None:
 def history(
     table: str, folder: Path | None, profile: str | None, limit: int, as_json: bool
 ) -> None:
-    """Show the versions of TABLE, newest first."""
+    """Show the versions of TABLE, newest first; of a model, how its aliases moved."""
     with opened(folder, profile) as space:
+        if not space.lake.table(table).exists() and table in space.tracker.models():
+            found = space.audit.moves(table)[::-1][:limit]
+            if as_json:
+                show.print_json([asdict(move) for move in found])
+            else:
+                moves(found)
+            return
         entries = space.lake.existing(table).history(limit)
     if as_json:
         show.print_json(entries)

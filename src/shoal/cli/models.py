@@ -23,6 +23,7 @@ __all__ = ["score", "train"]
 @click.option("--no-batched", "single", is_flag=True, help="Fit segments one after the other.")
 @click.option("--segment", "segments", multiple=True, help="Fit this one alone, such as UA,IAH.")
 @click.option("--alias", default="champion", show_default=True, help="Alias of the new version.")
+@click.option("--promote", is_flag=True, help="Make it the champion, if its gate lets it.")
 @as_json
 def train(
     models: tuple[str, ...],
@@ -34,12 +35,14 @@ def train(
     segments: tuple[str, ...],
     single: bool,
     alias: str,
+    promote: bool,
     as_json: bool,
 ) -> None:
     """Train, track and register MODELS (default: all).
 
     Only the segments whose rows, definition, code or libraries changed since the last version are
-    fitted; the other members are carried over.
+    fitted; the other members are carried over. A model with a gate (promote_if) that has a champion
+    gets a challenger; --promote makes it the champion when the gate passes.
     """
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.train(
@@ -49,6 +52,7 @@ def train(
             segments=segments,
             batched=not single,
             alias=alias or None,
+            promote=promote,
         )
     if as_json:
         show.print_json([asdict(report) for report in reports])

@@ -13,7 +13,7 @@ from shoal.lake.diff import Change, Difference, diff
 from shoal.lake.disk import disk_error
 from shoal.lake.feed import FEED, Feed, FeedCommit, feed_on, read_feed, record_changes
 from shoal.lake.lake import Lake
-from shoal.lake.log import commit_infos, last_writers
+from shoal.lake.log import commit_info, commit_infos, last_writers
 from shoal.lake.names import TableName
 from shoal.lake.optimize import Optimized, optimize, small_files
 from shoal.lake.progress import Progress
@@ -48,6 +48,7 @@ __all__ = [
     "abandoned",
     "check",
     "clone",
+    "commit_info",
     "commit_infos",
     "delta_schema",
     "diff",

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
     from shoal.lake.table import Table
 
-__all__ = ["checkpoints", "commit_infos", "commits", "last_writers", "log_kept", "log_versions"]
+__all__ = [
+    "checkpoints",
+    "commit_info",
+    "commit_infos",
+    "commits",
+    "last_writers",
+    "log_kept",
+    "log_versions",
+]
 
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
@@ -66,6 +74,21 @@ def commit_infos(table: Table, since: int) -> Iterator[tuple[int, dict[str, Any]
         if info.get("timestamp", 0) < since:
             return
         yield version, info
+
+
+def commit_info(table: Table, version: int) -> dict[str, Any]:
+    """What one version's commit says of itself.
+
+    Raises:
+        KeyError: The log has no such version any more.
+    """
+    entry = Path(table.path) / "_delta_log" / f"{version:020}.json"
+    try:
+        lines = entry.read_text().splitlines()
+    except FileNotFoundError:
+        raise KeyError(version) from None
+    actions = [json.loads(line) for line in lines if "commitInfo" in line]
+    return next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
 
 
 def last_writers(table_path: str) -> tuple[int, frozenset[str]] | None:

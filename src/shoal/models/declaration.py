@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shoal.errors import ModelError, nearest
+from shoal.models.gate import Gate
 from shoal.models.metrics import metric_names, metric_task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,6 +54,8 @@ class ModelDeclaration:
         timeout: Seconds that one segment may take, its measuring included; then it has failed.
         batched: Segments of linear models are fitted many at once; False fits one after the other.
         trust_pickle: Pickle estimators that cannot be stored otherwise, and open them again.
+        promote_if: A gate that a new version must pass to become the champion; see
+            `shoal.models.gate`.
         function: Returns the unfitted estimator.
         location: Where the function was declared, as ``file.py:12``.
     """
@@ -76,6 +79,7 @@ class ModelDeclaration:
     timeout: float | None = None
     batched: bool = True
     trust_pickle: bool = False
+    promote_if: str | None = None
     function: Callable[..., Any]
     location: str
 
@@ -108,6 +112,11 @@ class ModelDeclaration:
                 "seasonal_naive:<feature column>."
             )
         self._check_roles(where)
+        if self.promote_if is not None:
+            try:
+                Gate(self.promote_if)
+            except ModelError as error:
+                raise ModelError(f"{where}: {error.message}", hint=error.hint) from None
 
     def _check_evaluation(self, where: str) -> None:
         if not 0 <= self.holdout < 1:
@@ -229,6 +238,7 @@ def model(
     timeout: float | None = None,
     batched: bool = True,
     trust_pickle: bool = False,
+    promote_if: str | None = None,
     name: str | None = None,
 ) -> Callable[[F], F]:
     """Declare a model over a function that returns an unfitted scikit-learn estimator.
@@ -260,6 +270,8 @@ def model(
         batched: Fit many segments at once where the maths allows: linear models.
         trust_pickle: Pickle estimators that cannot be stored otherwise. Whoever opens a pickled
             model runs whatever code is in it; a server refuses it until it is told to trust it.
+        promote_if: What a new version must meet to become the champion, in metrics of its own and
+            of the champion: ``mae < champion.mae * 0.99 and failed_share < 0.01``.
         name: The model's name; default the function's.
 
     Returns:
@@ -290,6 +302,7 @@ def model(
             timeout=timeout,
             batched=batched,
             trust_pickle=trust_pickle,
+            promote_if=promote_if,
             function=function,
             location=_location(function),
         )

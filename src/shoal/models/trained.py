@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ class TrainedFleet:
         reason: Which segments were fitted, which were carried over, and why.
         current_version: The oldest version that a member was compared with; None when it is
             ``table_version``. Older after some segments were fitted alone.
+        parts: Registered versions that a composite has its members from; none for a training.
+        inputs: MLflow's types of the input columns, when another version's are known to hold.
     """
 
     declaration: ModelDeclaration
@@ -54,3 +57,5 @@ class TrainedFleet:
     failures: dict[str, int]
     reason: str = ""
     current_version: int | None = None
+    parts: tuple[int, ...] = ()
+    inputs: Mapping[str, str] | None = None

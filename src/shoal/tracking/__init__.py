@@ -6,7 +6,7 @@ MLflow client, user interface or server reads what is written here. This is the 
 imports MLflow, and only once a `Tracker` is used.
 """
 
-from shoal.tracking.context import RunContext, run_context
+from shoal.tracking.context import RunContext, run_context, user_name
 from shoal.tracking.runs import DatasetInput, TrackedRun
 from shoal.tracking.tracker import Tracker
 from shoal.tracking.version import ModelVersion, Pointers, Reference
@@ -20,4 +20,5 @@ __all__ = [
     "TrackedRun",
     "Tracker",
     "run_context",
+    "user_name",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["RunContext", "run_context"]
+__all__ = ["RunContext", "run_context", "user_name"]
 
 _LOCK_FILES = (
     "uv.lock",
@@ -57,7 +57,7 @@ def run_context(folder: str | Path, *, project: str) -> RunContext:
         code_commit=_git(folder, "rev-parse", "--verify", "HEAD"),
         code_dirty=bool(_git(folder, "status", "--porcelain", "--", ".")),
         environment_hash=_environment_hash(folder, Path(root) if root else folder),
-        user=_user(),
+        user=user_name(),
     )
 
 
@@ -89,8 +89,9 @@ def _environment_hash(folder: Path, root: Path) -> str:
     return hashlib.sha256("\n".join(sorted(installed)).encode()).hexdigest()
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who runs this process; ``unknown`` for a user id without a name."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without a name
+    except (KeyError, OSError):
         return "unknown"

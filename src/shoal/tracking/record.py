@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal.tracking.card import CARD, model_card
 from shoal.tracking.context import RunContext
 from shoal.tracking.quiet import tracking_uri
 from shoal.tracking.signature import input_example, input_types, model_signature
@@ -142,6 +143,8 @@ class Recording:
                     "segments": int(self.trained.metrics.get("segments", 0)),
                 },
             )
+            card = model_card(self.trained, self.header, self.context)
+            (path / CARD).write_text(card, encoding="utf-8")
             self.client.log_model_artifacts(model.model_id, str(path))
         self.client.finalize_logged_model(model.model_id, "READY")
 
@@ -165,12 +168,8 @@ class Recording:
     def _ensure_registered_model(self, name: str) -> None:
         from mlflow.exceptions import MlflowException
 
-        try:
-            self.client.get_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-        else:
+        # A search: fetching a model by its name reads all of its versions first.
+        if self.client.search_registered_models(filter_string=f"name='{name}'"):
             return
         try:
             self.client.create_registered_model(name, tags={"shoal.model": name})
@@ -267,6 +266,8 @@ class Recording:
             "shoal.environment_hash": context.environment_hash or "",
             "shoal.seed": trained.seed,
         }
+        if trained.parts:
+            tags["shoal.parts"] = ",".join(map(str, trained.parts))
         return {key: str(value) for key, value in tags.items()}
 
     def _run_tags(self) -> dict[str, str]:

@@ -31,6 +31,8 @@ def input_types(trained: TrainedFleet) -> dict[str, str]:
     """
     import pyarrow as pa
 
+    if trained.inputs is not None:
+        return dict(trained.inputs)
     schema = trained.input_example.schema
     whole = [field.name for field in schema if pa.types.is_integer(field.type)]
     gaps = _columns_with_gaps(trained, whole)

@@ -8,12 +8,14 @@ import socket
 import sqlite3
 import tempfile
 import weakref
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from shoal.errors import TrackingError, Unavailable, nearest
+from shoal.tracking.card import CARD
 from shoal.tracking.context import RunContext
 from shoal.tracking.quiet import quietly
 from shoal.tracking.record import Recording, move_alias
@@ -21,6 +23,7 @@ from shoal.tracking.runs import TrackedRun, tracked_run
 from shoal.tracking.version import ModelVersion, Pointers, Reference
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from mlflow import MlflowClient
 
     from shoal.models import Fleet, TrainedFleet
@@ -155,23 +158,35 @@ class Tracker:
             TrackingError: There is no such model, alias or version.
         """
         wanted = Reference.parse(ref)
-        versions = {version.version: version for version in self.versions(wanted.name)}
+        (found,) = self.pointers(wanted.name)
+        number = wanted.version or found.aliases.get(wanted.alias or "champion")
+        if number is None and wanted.alias is None:
+            number = found.newest
+        version = None if number is None else self.version(wanted.name, number)
+        if version is not None:
+            return version
         if wanted.version is not None:
-            if wanted.version in versions:
-                return versions[wanted.version]
+            known = sorted(str(version.version) for version in self.versions(wanted.name))
             raise TrackingError(
-                f"Model '{wanted.name}' has no version {wanted.version}; "
-                f"it has {_listed([str(number) for number in sorted(versions)])}."
+                f"Model '{wanted.name}' has no version {wanted.version}; it has {_listed(known)}."
             )
-        by_alias = {alias: found for found in versions.values() for alias in found.aliases}
-        alias = wanted.alias or "champion"
-        if alias in by_alias:
-            return by_alias[alias]
-        if wanted.alias is None and versions:
-            return versions[max(versions)]
         raise TrackingError(
-            f"Model '{wanted.name}' has no alias '{alias}'; it has {_listed(sorted(by_alias))}."
+            f"Model '{wanted.name}' has no alias '{wanted.alias or 'champion'}'; "
+            f"it has {_listed(sorted(found.aliases))}."
         )
+
+    def version(self, name: str, number: int) -> ModelVersion | None:
+        """One version by its number, without reading the others; None when there is none."""
+        from mlflow.exceptions import MlflowException
+
+        with quietly(f"read version {number} of '{name}'"):
+            try:
+                item = self._client.get_model_version(name, str(number))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return None
+        return _model_version(item, item.aliases)
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, newest first.
@@ -179,39 +194,13 @@ class Tracker:
         Raises:
             TrackingError: No model has that name.
         """
-        from mlflow.exceptions import MlflowException
-
-        with quietly(f"read the versions of '{name}'"):
-            try:
-                model = self._client.get_registered_model(name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                model = None
-        if model is None:
-            close = nearest(name, self.models())
-            raise TrackingError(
-                f"There is no registered model '{name}'.",
-                hint=f"Did you mean '{close}'?" if close else "Train it first: shoal run",
-            )
+        (pointers,) = self.pointers(name)
         aliases: dict[int, list[str]] = {}
-        for alias, number in model.aliases.items():
-            aliases.setdefault(int(number), []).append(alias)
+        for alias, number in pointers.aliases.items():
+            aliases.setdefault(number, []).append(alias)
         with quietly(f"read the versions of '{name}'"):
-            # The registry knows this name, so it is a name and no filter text.
-            quoted = name.replace("'", "''")
-            found = _all_pages(self._client.search_model_versions, f"name='{quoted}'")
-        versions = [
-            ModelVersion(
-                name=name,
-                version=int(item.version),
-                run_id=item.run_id or "",
-                aliases=tuple(sorted(aliases.get(int(item.version), ()))),
-                source=item.source or "",
-                tags=dict(item.tags),
-            )
-            for item in found
-        ]
+            found = _all_pages(self._client.search_model_versions, _named(name))
+        versions = [_model_version(item, aliases.get(int(item.version), ())) for item in found]
         return sorted(versions, key=lambda version: -version.version)
 
     def models(self) -> list[str]:
@@ -226,10 +215,17 @@ class Tracker:
             TrackingError: No model has that name.
         """
         with quietly("read the aliases of " + (f"'{name}'" if name else "all models")):
-            if name is None:
-                found = _all_pages(self._client.search_registered_models, None)
-            else:
-                found = [self._client.get_registered_model(name)]
+            # A search: fetching a model by its name reads all of its versions first.
+            text = None if name is None else _named(name)
+            found = _all_pages(self._client.search_registered_models, text)
+        if name is not None:
+            found = [model for model in found if model.name == name]
+            if not found:
+                close = nearest(name, self.models())
+                raise TrackingError(
+                    f"There is no registered model '{name}'.",
+                    hint=f"Did you mean '{close}'?" if close else "Train it first: shoal run",
+                )
         return [_pointers(model) for model in found]
 
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
@@ -240,10 +236,22 @@ class Tracker:
         Raises:
             TrackingError: There is no such version, or the alias is not allowed.
         """
+        self.point_alias(name, alias, version)
+        return self.resolve(f"{name}/{version}")
+
+    def point_alias(
+        self, name: str, alias: str, version: int, *, tag: tuple[str, str] | None = None
+    ) -> None:
+        """Points an alias at a version, and then sets a tag of the registered model.
+
+        Raises:
+            TrackingError: There is no such version, or the alias is not allowed.
+        """
         found = self.resolve(f"{name}/{version}")
         with quietly(f"set the alias '{alias}' of '{name}'"):
             move_alias(self._client, found.name, alias, found.version)
-        return self.resolve(f"{name}/{version}")
+            if tag is not None:
+                self._client.set_registered_model_tag(name, *tag)
 
     def set_tag(self, name: str, key: str, value: str | None) -> None:
         """Sets a tag of a registered model; None takes it away.
@@ -251,11 +259,11 @@ class Tracker:
         Raises:
             TrackingError: There is no such model.
         """
-        self.resolve(name)
+        (pointers,) = self.pointers(name)
         with quietly(f"tag '{name}'"):
             if value is not None:
                 self._client.set_registered_model_tag(name, key, value)
-            elif key in self._client.get_registered_model(name).tags:
+            elif key in pointers.tags:
                 self._client.delete_registered_model_tag(name, key)
 
     def runs(self, limit: int = 100) -> list[TrackedRun]:
@@ -328,6 +336,21 @@ class Tracker:
         if info.signature is None:
             return {}
         return {item["name"]: item["type"] for item in info.signature.inputs.to_dict()}
+
+    def card(self, ref: str) -> str:
+        """The model card of a version, as Markdown; empty for one that has none."""
+        folder, _ = self._model_folder(self.resolve(ref))
+        card = folder / CARD
+        return card.read_text(encoding="utf-8") if card.is_file() else ""
+
+    def input_example(self, ref: str) -> pa.Table:
+        """The rows that a version was recorded with, as an example of its input."""
+        import pyarrow as pa
+
+        folder, info = self._model_folder(self.resolve(ref))
+        with quietly(f"read the input example of '{ref}'"):
+            found = info.load_input_example(str(folder))
+        return pa.Table.from_pandas(found, preserve_index=False)
 
     def _model_folder(self, version: ModelVersion) -> tuple[Path, Any]:
         """The local folder of a version's MLflow model, and what its MLmodel file says."""
@@ -412,6 +435,23 @@ def _pointers(model: Any) -> Pointers:
         tags=dict(model.tags),
         own=newest is not None and "shoal.fingerprint" in newest.tags,
     )
+
+
+def _model_version(item: Any, aliases: Iterable[str]) -> ModelVersion:
+    return ModelVersion(
+        name=item.name,
+        version=int(item.version),
+        run_id=item.run_id or "",
+        aliases=tuple(sorted(aliases)),
+        source=item.source or "",
+        tags=dict(item.tags),
+    )
+
+
+def _named(name: str) -> str:
+    """MLflow's filter text for one name; it knows both quotes, and no way to escape one."""
+    quote = '"' if "'" in name else "'"
+    return f"name={quote}{name}{quote}"
 
 
 def _listed(words: list[str]) -> str:

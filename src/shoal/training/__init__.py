@@ -7,9 +7,20 @@ is a plain function of Arrow data, so any engine that sorts rows by segment can 
 
 from __future__ import annotations
 
+from shoal.training.composite import Composite, Part, compose
 from shoal.training.kernel import FitJob, fit_segments
 from shoal.training.nursery import Nursery
 from shoal.training.retrain import retrain
 from shoal.training.run import new_nursery, train
 
-__all__ = ["FitJob", "Nursery", "fit_segments", "new_nursery", "retrain", "train"]
+__all__ = [
+    "Composite",
+    "FitJob",
+    "Nursery",
+    "Part",
+    "compose",
+    "fit_segments",
+    "new_nursery",
+    "retrain",
+    "train",
+]

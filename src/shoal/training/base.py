@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from shoal.errors import TableError
-from shoal.lake import Table
+from shoal.lake import Table, commit_info
 from shoal.training.members import PROVENANCE
 from shoal.training.source import Target
 
@@ -91,9 +92,9 @@ def read_base(table: Table, since: int) -> Base | None:
     import polars as pl
 
     try:
-        said = _commit(table, since)
+        said = commit_info(table, since)
         number = int(said["fleet_version"])
-        members = table.scan(since).filter(pl.col("fleet_version") == number).collect()
+        members = _members(table, since, number)
         classes = json.loads(said["shoal.classes"])
         target = Target(
             classes=None if classes is None else tuple(classes), mean=float(said["shoal.centre"])
@@ -112,5 +113,15 @@ def _column(rows: pa.Table, name: str) -> pa.ChunkedArray | pa.Array:
     return rows.column(name) if name in rows.column_names else pa.nulls(rows.num_rows)
 
 
-def _commit(table: Table, version: int) -> dict[str, Any]:
-    return next(entry for entry in table.history() if entry["version"] == version)
+def _members(table: Table, since: int, number: int) -> pl.DataFrame:
+    """One fleet version's rows, from just the files that its commit added where they still lie."""
+    import polars as pl
+
+    wanted = pl.col("fleet_version") == number
+    with contextlib.suppress(TableError, OSError, pl.exceptions.PolarsError):
+        files = table.changes(after=since - 1, until=since).files
+        if files and not any(file.vector for file in files):
+            found = pl.scan_parquet([file.path for file in files]).filter(wanted).collect()
+            if found.height:
+                return found
+    return table.scan(since).filter(wanted).collect()

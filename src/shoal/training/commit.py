@@ -109,7 +109,11 @@ def commit_fleet(
         artifact=artifact,
         params=declared_params(declaration),
         metrics=summarise(
-            members, plan.job, rows=int(plan.segments.offsets[-1]), fit_seconds=seconds
+            members,
+            plan.job.metrics,
+            plan.job.metric,
+            rows=int(plan.segments.offsets[-1]),
+            fit_seconds=seconds,
         ),
         seed=declaration.seed,
         input_example=_example(source, example),

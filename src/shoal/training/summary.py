@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from shoal.models import ModelDeclaration
 from shoal.models.metrics import metric_error, metric_values
-from shoal.training.kernel import FitJob
 from shoal.training.members import Members
 
 __all__ = ["declared_params", "summarise"]
 
 
-def summarise(members: Members, job: FitJob, *, rows: int, fit_seconds: float) -> dict[str, float]:
+def summarise(
+    members: Members, metrics: Collection[str], metric: str, *, rows: int, fit_seconds: float
+) -> dict[str, float]:
     """The fleet's metrics: pooled over all held-out rows, spread over segments, counts and times.
 
     Args:
         members: The fleet's members.
-        job: What was fitted.
+        metrics: The measured metrics.
+        metric: The declared one.
         rows: Rows in the training table.
         fit_seconds: Wall-clock time of fitting.
     """
@@ -50,17 +53,17 @@ def summarise(members: Members, job: FitJob, *, rows: int, fit_seconds: float) -
         "state_bytes": _total(members.table, "state_bytes"),
     }
     for column, sums in members.pooled.items():
-        metric = column if column in job.metrics else job.metric
-        found[column] = float(metric_values(metric, sums)[0])
-    each = table.column(job.metric).drop_null().to_numpy()
+        of = column if column in metrics else metric
+        found[column] = float(metric_values(of, sums)[0])
+    each = table.column(metric).drop_null().to_numpy()
     if len(each):
-        found[f"{job.metric}_mean"] = float(each.mean())
+        found[f"{metric}_mean"] = float(each.mean())
         for percent in (50, 90, 99):
-            found[f"{job.metric}_p{percent}"] = float(np.percentile(each, percent))
-    if f"baseline_{job.metric}" in found:
-        base = metric_error(job.metric, found[f"baseline_{job.metric}"])
+            found[f"{metric}_p{percent}"] = float(np.percentile(each, percent))
+    if f"baseline_{metric}" in found:
+        base = metric_error(metric, found[f"baseline_{metric}"])
         if base:
-            found["skill"] = 1.0 - metric_error(job.metric, found[job.metric]) / base
+            found["skill"] = 1.0 - metric_error(metric, found[metric]) / base
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 

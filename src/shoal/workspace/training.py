@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError
+from shoal.workspace.promotion import place
 from shoal.workspace.report import ModelReport
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from shoal.tracking import ModelVersion
     from shoal.workspace.workspace import Workspace
 
-__all__ = ["Scope", "train_model"]
+__all__ = ["Scope", "last_training", "train_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +42,13 @@ def train_model(
     reason: str,
     alias: str | None,
     scope: Scope,
+    *,
+    promoting: bool = False,
 ) -> ModelReport:
     """Trains one model on what changed since its newest registered version.
 
-    When nothing changed, nothing is fitted and no run is made; the alias goes to that version.
+    When nothing changed, nothing is fitted and no run is made; the alias goes to that version,
+    unless a person promoted or rolled back another.
 
     Args:
         space: The workspace.
@@ -52,6 +56,7 @@ def train_model(
         reason: Why it is trained.
         alias: Alias that the version gets, or None.
         scope: Which segments to fit.
+        promoting: Also promote the version to champion, if the model's gate lets it.
 
     Returns:
         What was done; an error is a report, too.
@@ -62,16 +67,15 @@ def train_model(
     if not scope.batched:
         declaration = replace(declaration, batched=False)
     try:
-        last = None if scope.everything else _last(space, name)
+        last = None if scope.everything else last_training(space, name)
         trained = _fit(space, declaration, last, scope)
         if trained is None:
             assert last is not None
-            if alias is not None and alias not in last.aliases:
-                last = space.tracker.set_alias(name, alias, last.version)
+            note = place(space, declaration, last, alias, promoting=promoting, trained=False)
             return ModelReport(
                 model=name,
                 status="current",
-                reason=f"nothing changed since version {last.version}",
+                reason=_noted(f"nothing changed since version {last.version}", note),
                 version=last.version,
                 run_id=last.run_id,
                 table=str(space.lake.name(declaration.table)),
@@ -79,9 +83,10 @@ def train_model(
                 seconds=time.perf_counter() - begun,
             )
         context = run_context(space.project.root, project=space.project.name)
-        version = space.tracker.record(trained, context, alias=alias)
+        version = space.tracker.record(trained, context, alias=None)
         # MLflow has its copy now; when it could not be reached, this one stays.
         shutil.rmtree(trained.artifact, ignore_errors=True)
+        note = place(space, declaration, version, alias, promoting=promoting, trained=True)
     except ShoalError as error:
         return ModelReport(
             model=name,
@@ -93,7 +98,7 @@ def train_model(
     return ModelReport(
         model=name,
         status="trained",
-        reason=f"{reason}: {trained.reason}" if trained.reason else reason,
+        reason=_noted(f"{reason}: {trained.reason}" if trained.reason else reason, note),
         version=version.version,
         run_id=version.run_id,
         table=trained.table,
@@ -103,6 +108,10 @@ def train_model(
         failures=trained.failures,
         seconds=time.perf_counter() - begun,
     )
+
+
+def _noted(reason: str, note: str) -> str:
+    return f"{reason}; {note}" if note else reason
 
 
 def _fit(
@@ -138,15 +147,19 @@ def _fit(
     )
 
 
-def _last(space: Workspace, name: str) -> ModelVersion | None:
-    """The newest registered version whose members lie in this lake; None when there is none."""
-    if name not in space.tracker.models():
-        return None
+def last_training(space: Workspace, name: str) -> ModelVersion | None:
+    """The newest trained version whose members lie in this lake; None when there is none.
+
+    A composite was not trained: what it holds, its trainings hold too.
+    """
     table = f"shoal.fleet_{name}"
-    if not space.lake.table(table).exists():
+    if name not in space.tracker.models() or not space.lake.table(table).exists():
         return None
-    for version in space.tracker.versions(name):
-        tags = version.tags
-        if tags.get("shoal.members_table") == table and tags.get("shoal.members_version"):
+    (pointers,) = space.tracker.pointers(name)
+    for number in range(pointers.newest or 0, 0, -1):
+        version = space.tracker.version(name, number)
+        tags = {} if version is None else version.tags
+        ours = tags.get("shoal.members_table") == table and tags.get("shoal.members_version")
+        if ours and "shoal.parts" not in tags:
             return version
     return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from shoal.errors import ProjectError, ShoalError, TrackingError, nearest
 from shoal.project import Project, find_project
 from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
-from shoal.workspace.training import Scope, train_model
+from shoal.workspace.training import Scope, last_training, train_model
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from shoal.serving import ServedModels
     from shoal.tracking import ModelVersion, Tracker
     from shoal.training import Nursery
+    from shoal.workspace.audit import Audit
+    from shoal.workspace.evaluations import Evaluation
     from shoal.workspace.events import Quality
     from shoal.workspace.lineage import Lineage
     from shoal.workspace.maintain import Maintenance
+    from shoal.workspace.promotion import Promotion
 
 __all__ = ["Workspace"]
 
@@ -109,6 +112,13 @@ class Workspace:
 
         self.project.storage.mkdir(parents=True, exist_ok=True)
         return Tracker(self.project.tracking, self.project.artifacts, self.project.name)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Who moved which alias, and why."""
+        from shoal.workspace.audit import Audit
+
+        return Audit(self.lake, self.tracker)
 
     @cached_property
     def nursery(self) -> Nursery:
@@ -247,6 +257,9 @@ class Workspace:
         champion = self._champion(declaration.name)
         if champion is None:
             return plan(True, "it has no champion yet")
+        if declaration.promote_if or self.audit.decided(declaration.name):
+            # What is in use was chosen; the newest training tells whether there is news.
+            champion = last_training(self, declaration.name) or champion
         if champion.tags.get("shoal.fingerprint") != declaration.fingerprint():
             return plan(True, "its definition changed")
         if name in changing:
@@ -371,6 +384,7 @@ class Workspace:
         segments: Sequence[str] = (),
         batched: bool = True,
         alias: str | None = "champion",
+        promote: bool = False,
     ) -> list[ModelReport]:
         """Trains, tracks and registers models; fits only the segments that changed.
 
@@ -380,7 +394,9 @@ class Workspace:
             failed: Also fit the members that failed in the last training.
             segments: Fit these segments alone, such as ``UA,IAH``; of one model.
             batched: Fit many segments at once where the maths allows.
-            alias: Alias that the new version gets, or None.
+            alias: Alias that the new version gets, or None. A model with a gate that has a champion
+                gets a challenger.
+            promote: Also make the new version the champion, if the gate lets it.
 
         Raises:
             ProjectError: The project declares no such model, or segments of several are asked for.
@@ -394,12 +410,15 @@ class Workspace:
         scope = Scope(
             everything=everything, failed=failed, segments=tuple(segments), batched=batched
         )
-        return [self._train(declaration, "asked for", alias, scope) for declaration in chosen]
+        return [
+            self._train(declaration, "asked for", alias, scope, promoting=promote)
+            for declaration in chosen
+        ]
 
     def _train_if_stale(self, declaration: ModelDeclaration) -> ModelReport:
         plan = self._stale(declaration, set())
         if plan.stale:
-            return self._train(declaration, plan.reason, "champion")
+            return self._train(declaration, plan.reason, "champion", promoting=True)
         champion = self._champion(declaration.name)
         return ModelReport(
             model=declaration.name,
@@ -416,9 +435,12 @@ class Workspace:
         reason: str,
         alias: str | None,
         scope: Scope | None = None,
+        *,
+        promoting: bool = False,
     ) -> ModelReport:
         self.on_event("train", declaration.name, (0, 0))
-        report = train_model(self, declaration, reason, alias, scope or Scope())
+        scope = scope or Scope()
+        report = train_model(self, declaration, reason, alias, scope, promoting=promoting)
         self.on_event("train", declaration.name, report)
         return report
 
@@ -458,6 +480,24 @@ class Workspace:
             report = ScoreReport(model=name, status="failed", reason="", error=str(error))
         self.on_event("score", name, report)
         return report
+
+    def evaluate(self, model: str, **options: Any) -> Evaluation:
+        """Compares two versions on the same rows; see `shoal.workspace.evaluate.evaluate`."""
+        from shoal.workspace.evaluate import evaluate
+
+        return evaluate(self, model, **options)
+
+    def promote(self, model: str, version: str | int | None = None, **options: Any) -> Promotion:
+        """Moves an alias on, by evidence; see `shoal.workspace.promotion.promote`."""
+        from shoal.workspace.promotion import promote
+
+        return promote(self, model, version, **options)
+
+    def rollback(self, model: str, **options: Any) -> Promotion:
+        """Moves an alias back; see `shoal.workspace.promotion.rollback`."""
+        from shoal.workspace.promotion import rollback
+
+        return rollback(self, model, **options)
 
     def sql(self, query: str, *, limit: int | None = None) -> pa.Table:
         """Runs a query over the lake's tables, each at its newest version.

@@ -67,7 +67,7 @@ class Gate:
         try:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-            column = (getattr(error, "offset", None) or 1) - 1
+            column = (getattr(error, "offset", None) or len(text.strip()) + 1) - 1
             raise self._wrong("is no condition", column) from None
         try:
             self._check(self._tree)

@@ -127,7 +127,7 @@ class Audit:
             if move.before is not None and (not trail or trail[-1] != move.before):
                 trail.append(move.before)
             if move.kind == "rollback" and not move.segments and move.version in trail:
-                del trail[trail.index(move.version) + 1 :]
+                del trail[len(trail) - trail[::-1].index(move.version) :]
             else:
                 trail.append(move.version)
         return trail

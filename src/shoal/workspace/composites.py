@@ -27,15 +27,17 @@ __all__ = [
 
 
 def member_keys(space: Workspace, version: ModelVersion) -> pl.DataFrame:
-    """Segment, state and template of the members of a version that are no fallback groups."""
+    """Each segment's key, and template and state of the member that predicts for it."""
     import polars as pl
     import pyarrow as pa
 
     folder = space.tracker.fleet_folder(version)
     members = pa.ipc.open_file(pa.memory_map(str(folder / "members.arrow"))).read_all()
-    frame = pl.from_arrow(members.select(["segment", "level", "state", "template", "model_used"]))
+    frame = pl.from_arrow(members.select(["segment", "level", "model_used", "template", "state"]))
     assert isinstance(frame, pl.DataFrame)
-    return frame.filter(pl.col("level") == 0)
+    used = frame.select("template", "state", model_used="segment")
+    segments = frame.filter(pl.col("level") == 0).select("segment", "model_used")
+    return segments.join(used, on="model_used", how="left", maintain_order="left")
 
 
 def named_keys(header: FleetHeader, members: pl.DataFrame, texts: Sequence[str]) -> list[str]:

@@ -7,15 +7,16 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import ModelError, RequestError, TrackingError
+from shoal.errors import ModelError, RequestError, TableError, TrackingError
 from shoal.workspace.evaluation_rows import ChosenRows, choose_rows
 from shoal.workspace.evaluations import Evaluation, keep
 
 if TYPE_CHECKING:
     import numpy as np
-    import polars as pl
+    import pyarrow as pa
 
     from shoal.lake import Lake
     from shoal.models import Fleet, ModelDeclaration
@@ -138,7 +139,7 @@ def _score(
     known: dict[str, int] = {}
     parts: list[tuple[Any, ...]] = []
     skipped = total = 0
-    for batch in _batches(chosen.frame.select(needed)):
+    for batch in _batches(chosen, needed):
         codes, keys = segment_codes(batch, by)
         numbers = np.array([known.setdefault(segment_key(k), len(known)) for k in keys])
         truth = _numbers(batch.column(declaration.target), labels)
@@ -177,10 +178,17 @@ def _score(
     )
 
 
-def _batches(frame: pl.LazyFrame) -> Any:
-    for part in frame.collect_batches(chunk_size=_BATCH, maintain_order=True):
-        if part.height:
-            yield part.to_arrow()
+def _batches(chosen: ChosenRows, columns: list[str]) -> Iterator[pa.Table]:
+    try:
+        parts = chosen.frame.select(columns).collect_batches(chunk_size=_BATCH, maintain_order=True)
+        for part in parts:
+            if part.height:
+                yield part.to_arrow()
+    except FileNotFoundError as error:
+        raise TableError(
+            f"Files of {chosen.table.name} version {chosen.version} were deleted.",
+            hint=f"shoal history {chosen.table.name}",
+        ) from error
 
 
 def _numbers(column: Any, labels: Mapping[str, int]) -> np.ndarray[Any, Any]:

@@ -142,7 +142,7 @@ def steps(space: Any, options: argparse.Namespace) -> dict[str, float]:
     timed("history of the aliases", lambda: space.audit.moves("sales"))
     version = space.tracker.resolve("sales@champion").tags["shoal.fleet_version"]
     query = (
-        "SELECT segment, mae, origin_version FROM shoal.fleet_sales "  # noqa: S608
+        "SELECT segment, mae, origin_version FROM shoal.fleet_sales "
         f"WHERE fleet_version = {version} ORDER BY mae DESC LIMIT 10"
     )
     timed("query the worst members (SQL)", lambda: space.sql(query))

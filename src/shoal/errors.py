@@ -13,6 +13,7 @@ exact command where there is one. The class says who can mend it:
     ├── ModelError              a model's declaration, state or artifact is wrong
     ├── TrainingError           a training could not be done
     ├── TrackingError           the tracking server or registry refused
+    │   └── GateClosed          a version does not meet what it was declared to meet
     ├── RequestError            a request to a served model is wrong
     └── RetryableError          try again: nothing was lost
         ├── Conflict            another writer or run was faster
@@ -28,6 +29,7 @@ __all__ = [
     "Conflict",
     "EngineError",
     "ExpectationFailed",
+    "GateClosed",
     "ModelError",
     "PipelineError",
     "ProjectError",
@@ -110,6 +112,10 @@ class TrainingError(ShoalError):
 
 class TrackingError(ShoalError):
     """The tracking server or the model registry refused."""
+
+
+class GateClosed(TrackingError):
+    """The declared gate did not let a version become the champion; nothing was changed."""
 
 
 class RequestError(ShoalError):

@@ -83,9 +83,8 @@ def _environment_hash(folder: Path, root: Path) -> str:
                 return hashlib.sha256((place / name).read_bytes()).hexdigest()
         if place == root or root not in place.parents:
             break
-    installed = {
-        f"{found.metadata['Name']}=={found.version}".lower() for found in metadata.distributions()
-    }
+    described = (found.metadata for found in metadata.distributions())
+    installed = {f"{each['Name']}=={each['Version']}".lower() for each in described}
     return hashlib.sha256("\n".join(sorted(installed)).encode()).hexdigest()
 
 

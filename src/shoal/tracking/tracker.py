@@ -158,22 +158,25 @@ class Tracker:
             TrackingError: There is no such model, alias or version.
         """
         wanted = Reference.parse(ref)
-        (found,) = self.pointers(wanted.name)
-        number = wanted.version or found.aliases.get(wanted.alias or "champion")
-        if number is None and wanted.alias is None:
-            number = found.newest
-        version = None if number is None else self.version(wanted.name, number)
-        if version is not None:
-            return version
         if wanted.version is not None:
+            version = self.version(wanted.name, wanted.version)
+            if version is not None:
+                return version
             known = sorted(str(version.version) for version in self.versions(wanted.name))
             raise TrackingError(
                 f"Model '{wanted.name}' has no version {wanted.version}; it has {_listed(known)}."
             )
-        raise TrackingError(
-            f"Model '{wanted.name}' has no alias '{wanted.alias or 'champion'}'; "
-            f"it has {_listed(sorted(found.aliases))}."
-        )
+        (found,) = self.pointers(wanted.name)
+        number = found.aliases.get(wanted.alias or "champion")
+        if number is None and wanted.alias is None:
+            number = found.newest
+        version = None if number is None else self.version(wanted.name, number)
+        if version is None:
+            raise TrackingError(
+                f"Model '{wanted.name}' has no alias '{wanted.alias or 'champion'}'; "
+                f"it has {_listed(sorted(found.aliases))}."
+            )
+        return version
 
     def version(self, name: str, number: int) -> ModelVersion | None:
         """One version by its number, without reading the others; None when there is none."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from shoal.errors import ModelError, TableError
 from shoal.lake import Lake
 from shoal.models import FleetHeader, ModelDeclaration, TrainedFleet, write_fleet
@@ -22,6 +20,7 @@ from shoal.training.members import Members
 from shoal.training.summary import declared_params, summarise
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     import pyarrow as pa
 
@@ -291,7 +290,8 @@ def _pooled(
         measured = segments[f"sums_{metric}"].drop_nulls()
         if not len(measured):
             continue
-        sums = np.array(measured.to_list(), dtype=np.float64).sum(axis=0, keepdims=True)
+        flat = measured.explode().to_numpy()
+        sums = flat.reshape(len(measured), -1).sum(axis=0, keepdims=True)
         column = f"baseline_{declaration.metric}" if metric == "baseline" else metric
         pooled[column] = sums
     return [m for m in metrics if m != "baseline"], pooled

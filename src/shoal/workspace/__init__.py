@@ -8,14 +8,13 @@ from shoal.workspace.audit import Audit, Move
 from shoal.workspace.evaluations import Evaluation
 from shoal.workspace.events import Quality
 from shoal.workspace.maintain import Maintenance
-from shoal.workspace.promotion import GateClosed, Promotion
+from shoal.workspace.promotion import Promotion
 from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
 from shoal.workspace.workspace import Workspace
 
 __all__ = [
     "Audit",
     "Evaluation",
-    "GateClosed",
     "Maintenance",
     "ModelPlan",
     "ModelReport",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError, RequestError, TableError, TrackingError

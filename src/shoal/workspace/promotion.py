@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import TrackingError
-from shoal.workspace.audit import Move
+from shoal.errors import Conflict, GateClosed, TrackingError
+from shoal.workspace.audit import Audit, Move
 from shoal.workspace.composites import (
     compose_members,
     earlier_members,
@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     from shoal.tracking import ModelVersion
     from shoal.workspace.workspace import Workspace
 
-__all__ = ["GateClosed", "Promotion", "place", "promote", "rollback"]
+__all__ = ["Promotion", "place", "promote", "rollback"]
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-
-
-class GateClosed(TrackingError):
-    """The declared gate did not let a version become the champion; nothing was changed."""
+_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +95,7 @@ def promote(
         notes.append(
             f"The evaluation {evidence.id} used rows that {_who(evidence.seen)} saw in training."
         )
-    declaration = space.models.get(model)
+    declaration = space.models.get(model) if to == CHAMPION else None
     composite = None
     if segments:
         if before is None:
@@ -109,7 +106,7 @@ def promote(
         keys = _chosen(space, model, found, segments, evidence)
         composite = compose_members(space, model, before, found, keys)
     words: tuple[str, ...] = ()
-    if to == CHAMPION and declaration is not None and declaration.promote_if and before:
+    if declaration is not None and declaration.promote_if and before:
         measured = None if composite is None else composite.metrics
         result, source = judge(space, declaration, found, before, evidence, measured)
         words = result.said
@@ -231,7 +228,7 @@ def place(
         if not trained and first == CHAMPION and audit.decided(name):
             return f"version {champion} stays the champion, as a person decided"
         if not (gated and champion == version.version):
-            audit.move(name, first, version.version, kind="train")
+            _take(audit, name, first, version.version)
     if first == CHAMPION or champion == version.version:
         return ""
     if not promoting:
@@ -241,6 +238,18 @@ def place(
     except GateClosed as error:
         return f"challenger, for the gate is closed: {error.message}"
     return f"promoted: {'; '.join(done.gate)}" if done.gate else "promoted"
+
+
+def _take(audit: Audit, model: str, alias: str, version: int) -> None:
+    """Moves a training's alias; a promotion at the same moment comes before it."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            audit.move(model, alias, version, kind="train")
+        except Conflict:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
 
 
 def judge(

@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from shoal.cli import cli
-from shoal.errors import Conflict, ModelError, TableError, TrackingError
-from shoal.workspace import GateClosed
+from shoal.errors import Conflict, GateClosed, ModelError, TableError, TrackingError
 from shops import Shops, sales
 
 # What SQLAlchemy 2.1 says to MLflow 3.17 where a test uses MLflow's own client.

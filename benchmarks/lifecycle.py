@@ -77,7 +77,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         took: dict[str, dict[int, float]] = {}
         for count in (3, *options.versions):
             fill(space, count)
-            for name, seconds in steps(space, options).items():
+            for name, seconds in steps(space).items():
                 took.setdefault(name, {})[count] = seconds
     shown = Table(
         title=f"{options.members:,} members, {options.days} new rows each, seconds, "
@@ -117,7 +117,7 @@ def fill(space: Any, count: int) -> None:
             evaluations.append(evaluations.scan().head(200).collect().to_arrow())
 
 
-def steps(space: Any, options: argparse.Namespace) -> dict[str, float]:
+def steps(space: Any) -> dict[str, float]:
     """Seconds of each step."""
     found: dict[str, float] = {}
 

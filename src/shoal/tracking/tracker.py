@@ -250,9 +250,9 @@ class Tracker:
         Raises:
             TrackingError: There is no such version, or the alias is not allowed.
         """
-        found = self.resolve(f"{name}/{version}")
+        self.resolve(f"{name}/{version}")
         with quietly(f"set the alias '{alias}' of '{name}'"):
-            move_alias(self._client, found.name, alias, found.version)
+            move_alias(self._client, name, alias, version)
             if tag is not None:
                 self._client.set_registered_model_tag(name, *tag)
 

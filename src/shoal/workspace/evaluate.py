@@ -134,7 +134,7 @@ def _score(
             f"versions of '{declaration.name}' need; it has {', '.join(have)}."
         )
     header = next(iter(fleets.values())).header
-    labels = {str(label): i for i, label in enumerate(header.classes or ())}
+    labels = {_text(label): i for i, label in enumerate(header.classes or ())}
     known: dict[str, int] = {}
     parts: list[tuple[Any, ...]] = []
     skipped = total = 0
@@ -197,10 +197,18 @@ def _numbers(column: Any, labels: Mapping[str, int]) -> np.ndarray[Any, Any]:
     import pyarrow.compute as pc
 
     if labels:
-        texts = [None if v is None else str(v) for v in column.to_pylist()]
+        coded = pc.dictionary_encode(column.combine_chunks())
+        texts = [None if v is None else _text(v) for v in coded.dictionary.to_pylist()]
         # A class that no training has seen is a wrong answer of both.
-        return np.array([np.nan if t is None else labels.get(t, -1.0) for t in texts])
+        codes = np.array([np.nan if t is None else labels.get(t, -1.0) for t in texts])
+        at = np.asarray(coded.indices.fill_null(len(codes)))
+        return np.asarray(np.append(codes, np.nan)[at])
     return np.asarray(pc.fill_null(column.cast(pa.float64()), np.nan), dtype=np.float64)
+
+
+def _text(label: object) -> str:
+    """One text per label: training takes whole floats for integers."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _compared(result: Evaluation, scored: _Scored, lake: Lake, begun: float) -> Evaluation:

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 from shoal.errors import Conflict, TableError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from shoal.lake import Lake, Table
 
-__all__ = ["Evaluation", "evaluated", "keep", "last_evaluation", "won_segments"]
+__all__ = ["Evaluation", "keep", "last_evaluation", "won_segments"]
 
 # Commits after which a table's small files are put together.
 _COMPACTED = 64
@@ -162,11 +160,3 @@ def won_segments(lake: Lake, evaluation: Evaluation) -> list[str]:
     )
     found = _table(lake, evaluation.model).scan().filter(wanted).select("segment").collect()
     return sorted(found["segment"].to_list())
-
-
-def evaluated(lake: Lake, evaluation: Evaluation) -> pa.Table:
-    """The rows of an evaluation, one per segment, then the one of all."""
-    import polars as pl
-
-    rows = _table(lake, evaluation.model).scan().filter(pl.col("evaluation") == evaluation.id)
-    return rows.collect().to_arrow()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import Conflict, GateClosed, TrackingError
+from shoal.errors import Conflict, GateClosed, ModelError, TrackingError
 from shoal.workspace.audit import Audit, Move
 from shoal.workspace.composites import (
     compose_members,
@@ -108,15 +108,8 @@ def promote(
     words: tuple[str, ...] = ()
     if declaration is not None and declaration.promote_if and before:
         measured = None if composite is None else composite.metrics
-        result, source = judge(space, declaration, found, before, evidence, measured)
-        words = result.said
-        if not result.passed and not force:
-            raise GateClosed(
-                f"Version {found.version} of '{model}' does not pass its gate, "
-                f"{declaration.promote_if!r}: {'; '.join(words)} ({source}).",
-                hint=f"shoal promote {model} {found.version} --force --why TEXT",
-            )
-        if not result.passed:
+        words, passed = _gate(space, declaration, found, before, evidence, measured, force=force)
+        if not passed:
             notes.append("The gate is closed; it was forced.")
     number, keys_moved = found.version, composite.taken if composite else ()
     if composite is not None and before is not None:
@@ -141,6 +134,33 @@ def promote(
         notes=tuple(notes),
         seconds=time.perf_counter() - begun,
     )
+
+
+def _gate(
+    space: Workspace,
+    declaration: ModelDeclaration,
+    candidate: ModelVersion,
+    champion: ModelVersion,
+    evidence: Evaluation | None,
+    measured: Mapping[str, float] | None,
+    *,
+    force: bool,
+) -> tuple[tuple[str, ...], bool]:
+    """The gate's words, and whether it let the candidate pass; raises unless that is forced."""
+    try:
+        result, source = judge(space, declaration, candidate, champion, evidence, measured)
+    except ModelError:
+        if force:
+            return (), False
+        raise
+    if not result.passed and not force:
+        name, number = declaration.name, candidate.version
+        raise GateClosed(
+            f"Version {number} of '{name}' does not pass its gate, {declaration.promote_if!r}: "
+            f"{'; '.join(result.said)} ({source}).",
+            hint=f"shoal promote {name} {number} --force --why TEXT",
+        )
+    return result.said, result.passed
 
 
 def rollback(

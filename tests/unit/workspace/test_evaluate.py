@@ -1,5 +1,6 @@
 """Two versions compared: on which rows, what they saw, and who won where."""
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,36 @@ def sales(c={c}):
     assert found.metric == "accuracy"
     assert found.values["challenger"] > found.values["champion"]
     assert rows["challenger_value"].is_between(0, 1).all()
+
+
+def test_one_model_without_segments_by_days(tmp_path) -> None:
+    shops = Shops(tmp_path / "project")
+    text = """
+import shoal
+from sklearn.linear_model import LogisticRegression
+
+
+@shoal.model(table="gold.flags", target="flag", features=["x0", "x1"], time="at", metric="f1")
+def sales(c={c}):
+    return LogisticRegression(C=c)
+"""
+    days = pl.lit(dt.date(2026, 1, 1)).cast(pl.Date) + pl.duration(days="day")
+    rows = pl.from_arrow(sales(0, 60, shops=3)).with_columns(at=days.cast(pl.Date))
+    # Whole numbers that are stored as floats are labels, too.
+    rows = rows.with_columns(flag=(pl.col("y") > 0.5).cast(pl.Float64))
+    with shops.open() as space:
+        space.lake.table("gold.flags").append(rows.drop("region", "shop", "day", "y").to_arrow())
+    for c, alias in ((1e-4, "champion"), (10.0, "challenger")):
+        (shops.root / "models/sales.py").write_text(text.format(c=c))
+        with shops.open() as space:
+            (report,) = space.train(["sales"], alias=alias)
+            assert report.status == "trained", report.error
+    with shops.open() as space:
+        found = space.evaluate("sales", since="2026-02-01")
+        assert (found.which, sum(found.segments.values())) == ("at >= 2026-02-01", 1)
+        assert found.rows == rows.filter(pl.col("at") >= dt.date(2026, 2, 1)).height
+        assert found.values["challenger"] > 0.9
+        whole = space.evaluate("sales")
+        assert whole.which == "the last 20% of each segment by at"
+        assert whole.rows == pytest.approx(0.2 * rows.height, abs=2)
+        assert kept(space, whole)["segment"].to_list() == ["[]", None]

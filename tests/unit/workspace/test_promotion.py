@@ -353,6 +353,19 @@ def test_a_move_that_died_half_way_is_finished_by_the_next(shops) -> None:
         assert space.rollback("sales").move.version == 1
 
 
+def test_a_move_to_a_version_that_is_gone_is_given_up(shops) -> None:
+    from mlflow import MlflowClient
+
+    process = start(shops, 2, "dies")
+    process.communicate("go\n")
+    with shops.open() as space:
+        MlflowClient(space.tracker.uri, space.tracker.uri).delete_model_version("sales", "2")
+    third = shops.train(10.0, alias="challenger").version
+    with shops.open() as space:
+        assert space.promote("sales").move.before == 1
+        assert champion(space) == third
+
+
 def test_the_audit_table_is_put_together_again(shops) -> None:
     with shops.open() as space:
         for _ in range(33):

@@ -94,8 +94,6 @@ def fill(space: Any, count: int) -> None:
     """Earlier versions, up to a number: registered, with members, moves and evaluations."""
     from mlflow import MlflowClient
 
-    from shoal.workspace.evaluations import last_evaluation
-
     client = MlflowClient(space.tracker.uri, space.tracker.uri)
     first = space.tracker.resolve("sales/1")
     fleet = space.lake.table("shoal.fleet_sales")
@@ -103,8 +101,8 @@ def fill(space: Any, count: int) -> None:
     tags = {key: value for key, value in first.tags.items() if key.startswith("shoal.")}
     where = client.get_model_version_download_uri("sales", "1")
     (pointers,) = space.tracker.pointers("sales")
-    evaluated = last_evaluation(space.lake, "sales", 2, 1)
     evaluations = space.lake.table("shoal.evaluations_sales")
+    few = evaluations.scan().head(200).collect().to_arrow() if evaluations.exists() else None
     for number in range(pointers.newest + 1, count + 1):
         client.create_model_version("sales", where, run_id=first.run_id, tags=tags)
         application = "shoal-fleet-sales"
@@ -113,8 +111,8 @@ def fill(space: Any, count: int) -> None:
         own = members.set_column(at, "fleet_version", pa.array([made] * len(members), pa.int64()))
         fleet.append(own, app=(application, made), metadata={"fleet_version": str(made)})
         space.audit.move("sales", "staging", number, kind="promote")
-        if evaluated is not None:
-            evaluations.append(evaluations.scan().head(200).collect().to_arrow())
+        if few is not None:
+            evaluations.append(few)
 
 
 def steps(space: Any) -> dict[str, float]:

@@ -101,9 +101,10 @@ def compose_members(
 
 
 def _part(space: Workspace, version: ModelVersion) -> Part:
+    from shoal.models.artifact import read_header
     from shoal.training import Part
 
-    header = space.tracker.fleet(f"{version.name}/{version.version}").header
+    header = read_header(space.tracker.fleet_folder(version))
     tags, table = version.tags, f"shoal.fleet_{version.name}"
     if tags.get("shoal.members_table") != table or not tags.get("shoal.members_version"):
         raise TrackingError(
@@ -160,7 +161,9 @@ def earlier_members(
     """A composite with the segments' members of the last version that had others."""
     import polars as pl
 
-    header = space.tracker.fleet(f"{model}/{current.version}").header
+    from shoal.models.artifact import read_header
+
+    header = read_header(space.tracker.fleet_folder(current))
     now = member_keys(space, current)
     keys = named_keys(header, now, segments)
     ours = now.filter(pl.col("segment").is_in(keys))

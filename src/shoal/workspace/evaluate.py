@@ -76,7 +76,11 @@ def evaluate(
             f"Challenger and champion of '{model}' are the same version, {numbers['champion']}.",
             hint=f"Train another: shoal train {model} --alias challenger",
         )
-    fleets = {name: space.tracker.fleet(f"{model}/{n}") for name, n in numbers.items()}
+    trust = declaration.trust_pickle
+    fleets = {
+        name: space.tracker.fleet(f"{model}/{number}", trust_pickle=trust)
+        for name, number in numbers.items()
+    }
     chosen = choose_rows(declaration, space.lake, versions, rows=rows, since=since)
     scored = _score(declaration, chosen, fleets, lambda n: space.on_event("score", model, n))
     metric = _INSTEAD.get(declaration.metric, declaration.metric)

@@ -361,11 +361,11 @@ def _chosen(
     evidence: Evaluation | None,
 ) -> list[str]:
     """The keys of segments as a person names them; ``won`` are those that an evaluation names."""
+    from shoal.models.artifact import read_header
+
     members = member_keys(space, version)
     if list(segments) != ["won"]:
-        return named_keys(
-            space.tracker.fleet(f"{model}/{version.version}").header, members, segments
-        )
+        return named_keys(read_header(space.tracker.fleet_folder(version)), members, segments)
     if evidence is None:
         raise TrackingError(
             f"No evaluation tells which segments version {version.version} of '{model}' won.",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +58,23 @@ class Shops:
         self.declare(100.0)
         with self.open() as space:
             space.lake.table("gold.sales").append(sales(0, 40))
+
+    def copy(self, root: Path) -> Shops:
+        """The same project in another folder, its registry pointing there."""
+        shutil.copytree(self.root, root)
+        with contextlib.closing(sqlite3.connect(root / "lake/mlflow.db")) as database:
+            tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master")]
+            for table in tables:
+                for _, column, kind, *_ in database.execute(f"PRAGMA table_info('{table}')"):
+                    if "CHAR" in kind.upper() or "TEXT" in kind.upper():
+                        database.execute(
+                            f"UPDATE {table} SET {column} = replace({column}, ?, ?)",
+                            (str(self.root), str(root)),
+                        )
+            database.commit()
+        copied = Shops.__new__(Shops)
+        copied.root = root
+        return copied
 
     def open(self) -> Workspace:
         return Workspace.open(self.root)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
-import sqlite3
 import tempfile
 import weakref
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from shoal.errors import TrackingError, Unavailable, nearest
+from shoal.errors import TrackingError, nearest
 from shoal.tracking.card import CARD
 from shoal.tracking.context import RunContext
+from shoal.tracking.places import check_file, check_server, local_folder, sqlite_file
 from shoal.tracking.quiet import quietly
 from shoal.tracking.record import Recording, move_alias
+from shoal.tracking.registry import all_pages, listed, model_version, named, pointers_of
 from shoal.tracking.runs import TrackedRun, tracked_run
 from shoal.tracking.version import ModelVersion, Pointers, Reference
 
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Tracker"]
 
 _SCHEMES = {"sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks"}
-_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_CONNECT_SECONDS = 5.0
 
 
 class Tracker:
@@ -59,7 +55,7 @@ class Tracker:
                 + ("; MLflow's file store is not used." if scheme in {"", "file", uri} else "."),
                 hint="Write sqlite:////folder/mlflow.db, postgresql://... or http://server:5000.",
             )
-        if scheme == "sqlite" and not _sqlite_file(uri).name:
+        if scheme == "sqlite" and not sqlite_file(uri).name:
             raise TrackingError(
                 f"'{uri}' names no database file.", hint="Write sqlite:////folder/mlflow.db."
             )
@@ -73,9 +69,9 @@ class Tracker:
     @cached_property
     def _client(self) -> MlflowClient:
         if self.uri.startswith("sqlite"):
-            _check_file(_sqlite_file(self.uri))
+            check_file(sqlite_file(self.uri))
         else:
-            _check_server(self.uri)
+            check_server(self.uri)
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
@@ -109,7 +105,7 @@ class Tracker:
         if self.artifacts is None:
             if not self.uri.startswith("sqlite"):
                 return None
-            folder = _sqlite_file(self.uri).absolute().parent / "artifacts"
+            folder = sqlite_file(self.uri).absolute().parent / "artifacts"
         elif "://" in self.artifacts:
             return self.artifacts
         else:
@@ -164,7 +160,7 @@ class Tracker:
                 return version
             known = sorted(str(version.version) for version in self.versions(wanted.name))
             raise TrackingError(
-                f"Model '{wanted.name}' has no version {wanted.version}; it has {_listed(known)}."
+                f"Model '{wanted.name}' has no version {wanted.version}; it has {listed(known)}."
             )
         (found,) = self.pointers(wanted.name)
         number = found.aliases.get(wanted.alias or "champion")
@@ -174,7 +170,7 @@ class Tracker:
         if version is None:
             raise TrackingError(
                 f"Model '{wanted.name}' has no alias '{wanted.alias or 'champion'}'; "
-                f"it has {_listed(sorted(found.aliases))}."
+                f"it has {listed(sorted(found.aliases))}."
             )
         return version
 
@@ -189,7 +185,7 @@ class Tracker:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
                 return None
-        return _model_version(item, item.aliases)
+        return model_version(item, item.aliases)
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, newest first.
@@ -202,14 +198,14 @@ class Tracker:
         for alias, number in pointers.aliases.items():
             aliases.setdefault(number, []).append(alias)
         with quietly(f"read the versions of '{name}'"):
-            found = _all_pages(self._client.search_model_versions, _named(name))
-        versions = [_model_version(item, aliases.get(int(item.version), ())) for item in found]
+            found = all_pages(self._client.search_model_versions, named(name))
+        versions = [model_version(item, aliases.get(int(item.version), ())) for item in found]
         return sorted(versions, key=lambda version: -version.version)
 
     def models(self) -> list[str]:
         """Names of the registered models, sorted."""
         with quietly("list the registered models"):
-            return sorted(m.name for m in _all_pages(self._client.search_registered_models, None))
+            return sorted(m.name for m in all_pages(self._client.search_registered_models, None))
 
     def pointers(self, name: str | None = None) -> list[Pointers]:
         """Where the aliases of one model, or of all models, point now: one call to the registry.
@@ -219,8 +215,8 @@ class Tracker:
         """
         with quietly("read the aliases of " + (f"'{name}'" if name else "all models")):
             # A search: fetching a model by its name reads all of its versions first.
-            text = None if name is None else _named(name)
-            found = _all_pages(self._client.search_registered_models, text)
+            text = None if name is None else named(name)
+            found = all_pages(self._client.search_registered_models, text)
         if name is not None:
             found = [model for model in found if model.name == name]
             if not found:
@@ -229,7 +225,7 @@ class Tracker:
                     f"There is no registered model '{name}'.",
                     hint=f"Did you mean '{close}'?" if close else "Train it first: shoal run",
                 )
-        return [_pointers(model) for model in found]
+        return [pointers_of(model) for model in found]
 
     def set_alias(self, name: str, alias: str, version: int) -> ModelVersion:
         """Points an alias at a version: the whole act of promoting and of rolling back.
@@ -362,7 +358,7 @@ class Tracker:
             from mlflow.models import Model
 
             where = self._client.get_model_version_download_uri(version.name, str(version.version))
-            folder = _local_folder(where)
+            folder = local_folder(where)
             if folder is None:
                 folder = self._downloads / f"{version.name}-{version.version}"
                 if not (folder / "MLmodel").is_file():
@@ -385,88 +381,3 @@ class Tracker:
                 hint=f"Load it with MLflow: mlflow.pyfunc.load_model('{version.uri}')",
             )
         return folder, info
-
-
-def _sqlite_file(uri: str) -> Path:
-    """The database file as SQLAlchemy finds it, which reads ``#`` and ``%`` as they are."""
-    return Path(uri.partition("://")[2].partition("?")[0].removeprefix("/"))
-
-
-def _check_file(path: Path) -> None:
-    """Fails at once where MLflow tries for minutes; makes the folder."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA schema_version")
-    except (OSError, sqlite3.Error) as error:
-        raise TrackingError(
-            f"The tracking database {path} cannot be opened: {error}.",
-            hint="Correct the tracking URI in shoal.toml, or move the file away.",
-        ) from error
-
-
-def _check_server(uri: str) -> None:
-    """Fails within seconds, where MLflow's own retries take minutes."""
-    parts = urlsplit(uri)
-    port = parts.port or _PORTS.get(parts.scheme.split("+")[0])
-    if not parts.hostname or port is None:
-        return
-    try:
-        socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        raise Unavailable(
-            f"The tracking server at {parts.hostname}:{port} does not answer ({error}).",
-            hint="Start it (mlflow server ...), or correct the tracking URI in shoal.toml.",
-        ) from error
-
-
-def _local_folder(uri: str) -> Path | None:
-    from urllib.request import url2pathname
-
-    parts = urlsplit(uri)
-    if parts.scheme == "":
-        return Path(uri)
-    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
-
-
-def _pointers(model: Any) -> Pointers:
-    newest = max(model.latest_versions, key=lambda version: int(version.version), default=None)
-    return Pointers(
-        name=model.name,
-        aliases={alias: int(number) for alias, number in model.aliases.items()},
-        newest=None if newest is None else int(newest.version),
-        tags=dict(model.tags),
-        own=newest is not None and "shoal.fingerprint" in newest.tags,
-    )
-
-
-def _model_version(item: Any, aliases: Iterable[str]) -> ModelVersion:
-    return ModelVersion(
-        name=item.name,
-        version=int(item.version),
-        run_id=item.run_id or "",
-        aliases=tuple(sorted(aliases)),
-        source=item.source or "",
-        tags=dict(item.tags),
-    )
-
-
-def _named(name: str) -> str:
-    """MLflow's filter text for one name; it knows both quotes, and no way to escape one."""
-    quote = '"' if "'" in name else "'"
-    return f"name={quote}{name}{quote}"
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(words) if words else "none"
-
-
-def _all_pages(search: Any, text: str | None) -> list[Any]:
-    found: list[Any] = []
-    token = None
-    while True:
-        page = search(filter_string=text, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found

@@ -65,7 +65,7 @@ def promote(
         space: The workspace.
         model: The model's name.
         version: The version or an alias of it; default the challenger.
-        to: The alias. The declared gate guards ``champion`` alone.
+        to: The alias. The declared gate guards ``champion`` alone, once there is one.
         segments: Take only these segments' members, and keep the present version's others:
             ``["won"]`` those that the last evaluation names, else ``UA,IAH`` or ``carrier=UA``.
         why: For the audit table.
@@ -113,9 +113,8 @@ def promote(
             notes.append("The gate is closed; it was forced.")
     number, keys_moved = found.version, composite.taken if composite else ()
     if composite is not None and before is not None:
-        number = register_composite(
-            space, composite, before, f"{len(composite.taken):,} segments"
-        ).version
+        what = f"{len(composite.taken):,} segments"
+        number = register_composite(space, composite, before, what).version
     move = audit.move(
         model,
         to,
@@ -255,7 +254,7 @@ def place(
         return "challenger, for the model has a gate: shoal promote" if gated else ""
     try:
         done = promote(space, name, version.version, why="trained and promoted")
-    except GateClosed as error:
+    except (GateClosed, ModelError) as error:  # the training itself is done and registered
         return f"challenger, for the gate is closed: {error.message}"
     return f"promoted: {'; '.join(done.gate)}" if done.gate else "promoted"
 

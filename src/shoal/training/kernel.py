@@ -27,10 +27,12 @@ __all__ = [
     "TARGET",
     "TIME",
     "FitJob",
+    "clean_rows",
     "fit_group",
     "fit_sample",
     "fit_segments",
     "lost_segment",
+    "own_rows",
     "read_rows",
     "sample_rows",
 ]
@@ -68,6 +70,7 @@ class FitJob:
         fast: Leave out scikit-learn's own checks of parameters and finiteness, which the kernel
             has made for the rows and the caller for the parameters.
         batched: Fit many segments at once where the maths allows.
+        measure_only: Measure on the holdout, and keep no state: a trial of a search.
     """
 
     build: Callable[[], Any]
@@ -87,6 +90,7 @@ class FitJob:
     batched: bool = True
     backtest: int = 1
     interval: float | None = None
+    measure_only: bool = False
 
 
 def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
@@ -109,14 +113,13 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
         measured), for the declared one also ``sums_baseline``.
     """
     features, target, moments = read_rows(rows)
-    columns = [*features.T, target, *([] if moments is None else [moments])]
-    marks = row_marks(columns)
-    hashes = segment_hashes(marks, offsets)
-    # A plain order of marks would hold out the rows with the largest, whatever the seed.
-    order = own_order(moments, marks if job.timed else row_marks([marks], job.seed), offsets)
-    if order is not None:
-        features, target = features[order], target[order]
-    features, target, moments, bounds = _clean(features, target, moments, offsets, job)
+    if job.measure_only:  # these rows are in their own order already
+        features, target, moments = read_rows(rows)
+        hashes = []
+    else:
+        features, target, moments, marks = own_rows(rows, offsets, job)
+        hashes = segment_hashes(marks, offsets)
+    features, target, moments, bounds = clean_rows(features, target, moments, offsets, job)
     dropped = np.diff(offsets) - np.diff(bounds)
     edges = split_windows(bounds, moments, job.holdout, job.backtest)
     fits = _Fits(job)
@@ -143,6 +146,8 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
     batch = fits.batch(dropped[single])
     if together is not None:
         batch = together.joined(batch, dropped)
+    if job.measure_only:
+        return batch
     return batch.append_column("rows_hash", pa.array(hashes, pa.string()))
 
 
@@ -242,9 +247,29 @@ def read_rows(rows: pa.Table) -> tuple[Array, Array, Array | None]:
     return features, target, rows.column(TIME).to_numpy() if timed else None
 
 
-def _clean(
+def own_rows(
+    rows: pa.Table, offsets: Array, job: FitJob
+) -> tuple[Array, Array, Array | None, Array]:
+    """Features, targets and moments in the rows' own order, and the marks of the rows as they came.
+
+    Args:
+        rows: See `fit_segments`.
+        offsets: As there.
+        job: What the segments share.
+    """
+    features, target, moments = read_rows(rows)
+    marks = row_marks([*features.T, target, *([] if moments is None else [moments])])
+    # A plain order of marks would hold out the rows with the largest, whatever the seed.
+    order = own_order(moments, marks if job.timed else row_marks([marks], job.seed), offsets)
+    if order is not None:
+        features, target = features[order], target[order]
+    return features, target, moments, marks
+
+
+def clean_rows(
     features: Array, target: Array, moments: Array | None, offsets: Array, job: FitJob
 ) -> tuple[Array, Array, Array | None, Array]:
+    """The rows without missing or infinite values that the job cannot take, and their offsets."""
     bounds = np.asarray(offsets, dtype=np.int64)
     # One sum tells whether there is anything to look for: NaN and infinity survive addition.
     with np.errstate(invalid="ignore", over="ignore"):
@@ -300,6 +325,11 @@ class _Fits:
             for begin, end in itertools.pairwise(edges):
                 if begin < end:
                     held.append(self._measure(features, target, begin, end))
+            if job.measure_only:
+                if held:
+                    self.held.append((len(self.status), held))
+                self._keep("ok")
+                return
             # Measured on the holdout, then fitted on everything: the kept model has seen the
             # newest rows too.
             estimator = job.build()

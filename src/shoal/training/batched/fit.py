@@ -14,7 +14,7 @@ from shoal.models.codecs import Encoder, decode, prove_round_trip
 from shoal.models.metrics import Held
 from shoal.training.batched.moments import Sums, sum_segments
 from shoal.training.batched.plan import Plan, plan_of
-from shoal.training.batched.solve import solve
+from shoal.training.batched.solve import Solution, solve
 from shoal.training.batched.state import fill_states
 from shoal.training.intervals import naive_scale
 from shoal.training.measured import sum_columns
@@ -115,15 +115,11 @@ def fit_batched(
     if not sound.any():
         return None
     first = int(np.argmax(sound))
-    encoded = _reference(job, raw[starts[first] : ends[first]], target[starts[first] : ends[first]])
-    if encoded is None:
+    rows = slice(starts[first], ends[first])
+    kept_states = _states(job, plan, whole, sound, raw[rows], target[rows])
+    if kept_states is None:
         return None
-    template, state, estimator = encoded
-    chosen = {key: values[sound] for key, values in whole.attributes.items()}
-    states = fill_states(template, state, chosen, [step for step, _ in plan.expand])
-    rows = raw[starts[first] : ends[first]]
-    if states is None or not _same(template, states[0].tobytes(), estimator, rows):
-        return None
+    template, states = kept_states
     later = later[np.repeat(sound, held)]
     at, held = at[sound], held[sound]
     columns = _columns(template, states, (edges[:, 0] - starts)[sound], held)
@@ -165,6 +161,23 @@ def _predict(sums: Sums, weights: Array, cuts: Array, ends: Array, into: Array) 
     for i, (cut, end) in enumerate(zip(cuts.tolist(), ends.tolist(), strict=True)):
         if cut < end:
             np.matmul(sums.work[cut:end], weights[i], out=into[cut:end])
+
+
+def _states(
+    job: FitJob, plan: Plan, whole: Solution, sound: Array, features: Array, target: Array
+) -> tuple[str, Array] | None:
+    """The members' template and states, proven on the rows of one of them."""
+    if job.measure_only:
+        return "", np.empty((int(sound.sum()), 0), dtype=np.uint8)
+    encoded = _reference(job, features, target)
+    if encoded is None:
+        return None
+    template, state, estimator = encoded
+    chosen = {key: values[sound] for key, values in whole.attributes.items()}
+    states = fill_states(template, state, chosen, [step for step, _ in plan.expand])
+    if states is None or not _same(template, states[0].tobytes(), estimator, features):
+        return None
+    return template, states
 
 
 def _reference(job: FitJob, features: Array, target: Array) -> tuple[str, bytes, Any] | None:

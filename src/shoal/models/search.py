@@ -164,6 +164,8 @@ def _named(thing: Any) -> str:
         return ""
     if inspect.isroutine(thing):
         return source_text(thing)
+    if isinstance(thing, type):
+        return f"{thing.__module__}.{thing.__qualname__}"
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 

@@ -320,32 +320,33 @@ class _Fits:
                 reason += f" ({dropped} rows with missing or infinite values were dropped)"
             self._keep("fallback", reason=reason)
             return
-        held = []
+        template = state = None
         try:
-            for begin, end in itertools.pairwise(edges):
-                if begin < end:
-                    held.append(self._measure(features, target, begin, end))
-            if job.measure_only:
-                if held:
-                    self.held.append((len(self.status), held))
-                self._keep("ok")
-                return
-            # Measured on the holdout, then fitted on everything: the kept model has seen the
-            # newest rows too.
-            estimator = job.build()
-            self.fit(estimator, features, self._coded(target))
-            if not held:
-                _finite(estimator.predict(features[:5]))
-            encoded = self.encoder.encode(estimator)
-            if encoded.template not in self.proven:
-                prove_round_trip(estimator, encoded, features[:50])
-                self.proven.add(encoded.template)
+            windows = [(begin, end) for begin, end in itertools.pairwise(edges) if begin < end]
+            held = [self._measure(features, target, begin, end) for begin, end in windows]
+            if not job.measure_only:
+                template, state = self._kept(features, target, measured=bool(held))
         except Exception as error:  # noqa: BLE001 (whatever it is, it costs this segment only)
             self._failed(error, target)
             return
         if held:
             self.held.append((len(self.status), held))
-        self._keep("ok", template=encoded.template, state=encoded.state)
+        self._keep("ok", template=template, state=state)
+
+    def _kept(self, features: Array, target: Array, *, measured: bool) -> tuple[str, bytes]:
+        """Template and state of the model that is kept.
+
+        Measured on the holdout, it is fitted on everything: it has seen the newest rows too.
+        """
+        estimator = self.job.build()
+        self.fit(estimator, features, self._coded(target))
+        if not measured:
+            _finite(estimator.predict(features[:5]))
+        encoded = self.encoder.encode(estimator)
+        if encoded.template not in self.proven:
+            prove_round_trip(estimator, encoded, features[:50])
+            self.proven.add(encoded.template)
+        return encoded.template, encoded.state
 
     def note(self, warning: warnings.WarningMessage) -> None:
         """Keep a fit's first warning in its row."""

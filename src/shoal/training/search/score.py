@@ -26,5 +26,9 @@ def score(metric: str, sums: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     Returns:
         Float64, shape (n,); NaN where nothing was measured.
     """
-    values = np.asarray(metric_values(metric, sums), dtype=np.float64)
-    return values if is_greater_better(metric) else np.abs(values)
+    found = np.full(len(sums), np.nan)
+    fine = np.asarray(np.isfinite(sums).all(axis=1))
+    if fine.any():
+        values = metric_values(metric, sums[fine])
+        found[fine] = values if is_greater_better(metric) else np.abs(values)
+    return found

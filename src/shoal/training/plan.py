@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from shoal.errors import TrainingError, nearest
 from shoal.models import ModelDeclaration
 from shoal.models.columns import accepts_nan, by_position
@@ -104,7 +102,7 @@ class Plan:
         self.shared: Job = self.job
         if declaration.tuned:
             jobs = (with_params(self.job, declaration, names, p) for p in self.choices.params)
-            self.shared = TunedJob(jobs=tuple(jobs))
+            self.shared = TunedJob(jobs=tuple(jobs), choices=self.choices)
 
     def chosen(self, task: Task, of: Iterable[int] | Group) -> Task:
         """The task with the parameters that its segments, or its group, have of their own.
@@ -113,14 +111,21 @@ class Plan:
             task: Segments or one group.
             of: The positions of its segments, or the group.
         """
-        if not self.declaration.tuned:
+        if not isinstance(self.shared, TunedJob):
             return task
         texts = self.segments.texts
         if isinstance(of, Group):
-            found = [self.choices.of(texts[of.first][: len(self.declaration.by) - of.level])]
-        else:
-            found = [self.choices.of(texts[i]) for i in of]
-        return replace(task, choices=np.array(found, dtype=np.int64))
+            return self.shared.chosen(task, [self._text(of)])
+        return self.shared.chosen(task, [texts[i] for i in of])
+
+    def job_of(self, group: Group) -> FitJob:
+        """The job of a group, with its own parameters."""
+        if not isinstance(self.shared, TunedJob):
+            return self.job
+        return self.shared.jobs[self.choices.of(self._text(group))]
+
+    def _text(self, group: Group) -> tuple[str | None, ...]:
+        return self.segments.texts[group.first][: len(self.declaration.by) - group.level]
 
     def _check_metric(self, metric: str, classes: int) -> None:
         where = f"Model {self.declaration.name!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -58,10 +58,22 @@ class TunedJob:
     """Fits each segment with parameters of its own.
 
     Attributes:
-        jobs: One for each choice of parameters; the first is for fallback groups that have none.
+        jobs: One for each choice of parameters.
+        choices: Who has which.
     """
 
     jobs: tuple[FitJob, ...]
+    choices: Choices
+
+    def chosen(self, task: Task, texts: Iterable[Sequence[str | None]]) -> Task:
+        """The task with its segments' choices.
+
+        Args:
+            task: Segments, or one group.
+            texts: Their key texts; the first ones of a group.
+        """
+        found = [self.choices.of(text) for text in texts]
+        return replace(task, choices=np.array(found, dtype=np.int64))
 
     def run(self, rows: pa.Table, task: Task) -> pa.RecordBatch:
         """The kernel's rows of the task's segments, in their order; see `fit_segments`."""

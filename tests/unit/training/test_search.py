@@ -440,6 +440,15 @@ def test_a_greater_metric_is_the_better_one(tmp_path) -> None:
     assert found.value == trials(lake)["value"].max()
 
 
+@pytest.mark.parametrize("metric", ["mase", "rmse", "bias", "r2", "pinball_90"])
+def test_every_kind_of_metric_can_be_searched_by(lake, metric) -> None:
+    declaration = declare(metric=metric, search={"trials": 6}, backtest=2, interval=0.8)
+    found = found_in(lake, declaration)
+    values = trials(lake).filter(state="complete")["value"]
+    assert found.value == (values.max() if metric == "r2" else values.min())
+    assert fitted(lake, found.applied(declaration)).metrics["segments_ok"] == 24
+
+
 def test_an_optuna_sampler_and_its_end(lake) -> None:
     import optuna
 

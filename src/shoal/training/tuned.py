@@ -81,7 +81,10 @@ class TunedJob:
         used, at = np.unique(task.choices, return_inverse=True)
         if len(used) == 1:
             return fit_task(rows, replace(task, choices=None), self.jobs[int(used[0])])
-        offsets, parts, order = task.offsets, [], []
+        # One chunk: rows are taken of a mapped file's many chunks by copying all of them.
+        start, end = int(task.offsets[0]), int(task.offsets[-1])
+        rows, offsets = rows.slice(start, end - start).combine_chunks(), task.offsets - start
+        parts, order = [], []
         for k, choice in enumerate(used.tolist()):
             mine = np.flatnonzero(at == k)
             sizes = offsets[mine + 1] - offsets[mine]

@@ -231,6 +231,14 @@ def test_a_group_of_segments_shares_its_parameters(lake) -> None:
     assert by_region["params"].to_list() == [1] * 6
 
 
+def test_key_columns_may_be_named_as_those_of_the_table_of_trials(tmp_path) -> None:
+    names = ["number", "value", "day", "x0", "x1", "y"]
+    lake = lake_of(tmp_path / "lake", sales(8).rename_columns(names))
+    found = found_in(lake, declare(by=["number", "value"], search={"per": "number", "trials": 2}))
+    assert set(found.tuned) == {'["r0"]', '["r1"]'}
+    assert trials(lake)["by_number"].to_list() == ["r0", "r0", "r1", "r1"]
+
+
 def test_fits_one_by_one_find_what_batches_find(lake, tmp_path) -> None:
     other = lake_of(tmp_path / "other", sales())
     options = {"per": "segment", "trials": 3}

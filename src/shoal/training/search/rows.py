@@ -42,7 +42,8 @@ def write_training_rows(
         with pa.ipc.new_file(sink, source.schema) as writer:
             for part in _blocks(np.asarray(order, dtype=np.int64), offsets):
                 starts, ends = offsets[part], offsets[part + 1]
-                block = source.take(pa.array(_ranges(starts, ends)))
+                slices = zip(starts.tolist(), (ends - starts).tolist(), strict=True)
+                block = pa.concat_tables([source.slice(*each) for each in slices])
                 bounds = np.concatenate([[0], np.cumsum(ends - starts)])
                 features, target, moments, _ = own_rows(block, bounds, job)
                 past, train = _past(features, target, moments, bounds, job)

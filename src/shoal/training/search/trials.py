@@ -22,6 +22,10 @@ __all__ = ["StudyId", "Trial", "TrialLog", "read_trials"]
 # Seconds of trials that a crash may cost.
 _LOST = 2.0
 
+_COLUMNS = frozenset(
+    ["study", "scope", "number", "params", "value", "state", "steps", "error", "rows", "core_seconds", "point", "table", "table_version", "fingerprint", "recorded_at"]
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
@@ -75,7 +79,8 @@ class TrialLog:
     Args:
         table: The table of trials.
         study: The study.
-        keys: The ``by`` columns, one row per scope; null where a scope has all values.
+        keys: The ``by`` columns, one row per scope; null where a scope has all values. One that
+            is named as a column of the table, such as ``state``, becomes ``by_state``.
         scopes: Position in ``keys`` by scope.
         recorded: How many of the study's trials the table holds.
     """
@@ -84,6 +89,7 @@ class TrialLog:
         self, table: Table, study: StudyId, keys: pa.Table, scopes: dict[str, int], recorded: int
     ) -> None:
         self._table, self._study, self._keys, self._scopes = table, study, keys, scopes
+        self._names = {n: f"by_{n}" if n in _COLUMNS else n for n in keys.column_names}
         self._waiting: list[Trial] = []
         self._recorded = recorded
         self._since = time.monotonic()
@@ -134,7 +140,7 @@ class TrialLog:
         text, real, whole = pa.string(), pa.float64(), pa.int64()
         columns = {
             "study": pa.array([study.name] * count, text),
-            **{name: self._keys.column(name).take(at) for name in self._keys.column_names},
+            **{new: self._keys.column(name).take(at) for name, new in self._names.items()},
             "scope": pa.array([t.scope for t in rows], text),
             "number": pa.array([t.number for t in rows], whole),
             "params": pa.array([t.params for t in rows], text),

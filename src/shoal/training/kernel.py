@@ -71,6 +71,7 @@ class FitJob:
             has made for the rows and the caller for the parameters.
         batched: Fit many segments at once where the maths allows.
         measure_only: Measure on the holdout, and keep no state: a trial of a search.
+        memo: What trials of the same rows have in common, filled as they are made; None without.
     """
 
     build: Callable[[], Any]
@@ -91,6 +92,7 @@ class FitJob:
     backtest: int = 1
     interval: float | None = None
     measure_only: bool = False
+    memo: dict[Any, Any] | None = None
 
 
 def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:

@@ -24,6 +24,9 @@ __all__ = ["Measured", "SearchJob", "measured_of", "params_text", "segment_trial
 
 Array = np.ndarray[Any, Any]
 
+# Of so many different expansions of the same rows the sums are kept, while points are measured.
+_MOST_SHARED = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -71,7 +74,12 @@ class SearchJob:
         start, end = int(task.offsets[0]), int(task.offsets[-1])
         part, offsets = rows.slice(start, end - start), task.offsets - start
         if "points" in note:
-            found = [self._measure(part, offsets, point) for point in note["points"]]
+            memo: dict[Any, Any] = {}
+            found = []
+            for point in note["points"]:
+                if len(memo) > _MOST_SHARED:
+                    memo.clear()
+                found.append(self._measure(part, offsets, point, memo))
             return pa.RecordBatch.from_pydict(_columns(found))
         trials: list[Trial] = []
         with quiet():
@@ -102,11 +110,17 @@ class SearchJob:
             made.append(Trial(**{**vars(trial), "number": number}))
         return made
 
-    def _measure(self, rows: pa.Table, offsets: Array, point: Point | None) -> Measured:
+    def _measure(
+        self,
+        rows: pa.Table,
+        offsets: Array,
+        point: Point | None,
+        memo: dict[Any, Any] | None = None,
+    ) -> Measured:
         count, begun = len(offsets) - 1, time.process_time()
         try:
             job = self._baseline() if point is None else self._job(point)
-            batch = fit_segments(rows, offsets, job)
+            batch = fit_segments(rows, offsets, replace(job, memo=memo))
         except Exception as error:  # noqa: BLE001 (whatever it is, it costs this trial only)
             took = np.full(count, (time.process_time() - begun) / count)
             text = f"{type(error).__name__}: {error}"[:2000]

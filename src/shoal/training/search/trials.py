@@ -22,8 +22,10 @@ __all__ = ["StudyId", "Trial", "TrialLog", "read_trials"]
 # Seconds of trials that a crash may cost.
 _LOST = 2.0
 
+# What a key column's name may not hide.
 _COLUMNS = frozenset(
-    ["study", "scope", "number", "params", "value", "state", "steps", "error", "rows", "core_seconds", "point", "table", "table_version", "fingerprint", "recorded_at"]
+    {"study", "scope", "number", "params", "value", "state", "steps", "error", "rows", "point"}
+    | {"core_seconds", "table", "table_version", "fingerprint", "recorded_at"}
 )
 
 

@@ -20,7 +20,19 @@ from shoal.errors import ShoalError
 __all__ = ["cli", "command", "main"]
 
 
-_ORDER = ["demo", "init", "plan", "run", "train", "score", "serve", "canary", "token", "tables"]
+_ORDER = [
+    "demo",
+    "init",
+    "plan",
+    "run",
+    "train",
+    "search",
+    "score",
+    "serve",
+    "canary",
+    "token",
+    "tables",
+]
 _ORDER += ["history", "events", "quality", "sql", "lineage", "diff", "restore", "clone", "optimize"]
 _ORDER += ["vacuum", "checks", "version"]
 

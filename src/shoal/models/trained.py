@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ class TrainedFleet:
         reason: Which segments were fitted, which were carried over, and why.
         current_version: The oldest version that a member was compared with; None when it is
             ``table_version``. Older after some segments were fitted alone.
+        tags: More to say of the run and the version, such as the search that it follows.
     """
 
     declaration: ModelDeclaration
@@ -54,3 +56,4 @@ class TrainedFleet:
     failures: dict[str, int]
     reason: str = ""
     current_version: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)

@@ -266,6 +266,7 @@ class Recording:
             "shoal.code_dirty": str(context.code_dirty).lower(),
             "shoal.environment_hash": context.environment_hash or "",
             "shoal.seed": trained.seed,
+            **trained.tags,
         }
         return {key: str(value) for key, value in tags.items()}
 

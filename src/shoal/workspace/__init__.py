@@ -6,7 +6,14 @@ is where one hands over to the next.
 
 from shoal.workspace.events import Quality
 from shoal.workspace.maintain import Maintenance
-from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
+from shoal.workspace.report import (
+    ModelPlan,
+    ModelReport,
+    RunReport,
+    ScoreReport,
+    SearchReport,
+    TableReport,
+)
 from shoal.workspace.workspace import Workspace
 
 __all__ = [
@@ -16,6 +23,7 @@ __all__ = [
     "Quality",
     "RunReport",
     "ScoreReport",
+    "SearchReport",
     "TableReport",
     "Workspace",
 ]

@@ -163,7 +163,7 @@ def register(space: Any) -> None:
         reason="bench",
     )
     context = run_context(space.project.root, project="bench")
-    space.tracker.record(replace(trained, parts=()), context, alias=None)
+    space.tracker.record(replace(trained, tags={}), context, alias=None)
     shutil.rmtree(trained.artifact)
 
 

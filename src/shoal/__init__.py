@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shoal.errors import ShoalError
     from shoal.lake import Lake
-    from shoal.models import Fleet, model
+    from shoal.models import Fleet, Search, model
     from shoal.pipeline import (
         arrow,
         expect,
@@ -38,6 +38,7 @@ __all__ = [
     "Client",
     "Fleet",
     "Lake",
+    "Search",
     "ShoalError",
     "Workspace",
     "arrow",
@@ -59,6 +60,7 @@ _HOMES = {
     "Client": "shoal.serving",
     "Fleet": "shoal.models",
     "Lake": "shoal.lake",
+    "Search": "shoal.models",
     "ShoalError": "shoal.errors",
     "Workspace": "shoal.workspace",
     "model": "shoal.models",

@@ -20,9 +20,10 @@ from shoal.errors import ShoalError
 __all__ = ["cli", "command", "main"]
 
 
-_ORDER = ["demo", "init", "plan", "run", "train", "show", "evaluate", "promote", "rollback"]
-_ORDER += ["score", "serve", "canary", "token", "tables", "history", "events", "quality", "sql"]
-_ORDER += ["lineage", "diff", "restore", "clone", "optimize", "vacuum", "checks", "version"]
+_ORDER = ["demo", "init", "plan", "run", "train", "search", "show", "evaluate", "promote"]
+_ORDER += ["rollback", "score", "serve", "canary", "token", "tables", "history", "events"]
+_ORDER += ["quality", "sql", "lineage", "diff", "restore", "clone", "optimize", "vacuum", "checks"]
+_ORDER += ["version"]
 
 
 class _Ordered(click.Group):

@@ -1,4 +1,4 @@
-"""``shoal train`` and ``shoal score``."""
+"""``shoal train``, ``shoal search`` and ``shoal score``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shoal.cli import show
 from shoal.cli.app import command
 from shoal.cli.options import as_json, opened, project_options
 
-__all__ = ["score", "train"]
+__all__ = ["score", "search", "train"]
 
 
 @command("shoal train delay --alias challenger")
@@ -22,6 +22,7 @@ __all__ = ["score", "train"]
 @click.option("--failed", is_flag=True, help="Also fit the members that failed last time.")
 @click.option("--no-batched", "single", is_flag=True, help="Fit segments one after the other.")
 @click.option("--segment", "segments", multiple=True, help="Fit this one alone, such as UA,IAH.")
+@click.option("--trials", type=click.IntRange(min=1), help="Trials of a declared search.")
 @click.option("--alias", default="champion", show_default=True, help="Alias of the new version.")
 @click.option("--promote", is_flag=True, help="Make it the champion, if its gate lets it.")
 @as_json
@@ -34,6 +35,7 @@ def train(
     failed: bool,
     segments: tuple[str, ...],
     single: bool,
+    trials: int | None,
     alias: str,
     promote: bool,
     as_json: bool,
@@ -41,8 +43,9 @@ def train(
     """Train, track and register MODELS (default: all).
 
     Only the segments whose rows, definition, code or libraries changed since the last version are
-    fitted; the other members are carried over. A model with a gate (promote_if) that has a champion
-    gets a challenger; --promote makes it the champion when the gate passes.
+    fitted; the other members are carried over. A declared search is made first, unless it was. A
+    model with a gate (promote_if) that has a champion gets a challenger; --promote makes it the
+    champion when the gate passes.
     """
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.train(
@@ -51,6 +54,7 @@ def train(
             failed=failed,
             segments=segments,
             batched=not single,
+            trials=trials,
             alias=alias or None,
             promote=promote,
         )
@@ -59,6 +63,37 @@ def train(
     else:
         out = show.console()
         show.models(reports, out)
+        for report in reports:
+            if report.error:
+                out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
+    sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
+
+
+@command("shoal search delay --trials 50")
+@click.argument("models", nargs=-1)
+@project_options
+@click.option("--trials", type=click.IntRange(min=1), help="How many; default as declared.")
+@as_json
+def search(
+    models: tuple[str, ...],
+    *,
+    folder: Path | None,
+    profile: str | None,
+    trials: int | None,
+    as_json: bool,
+) -> None:
+    """Search for the parameters of MODELS (default: all that declare a search), and train nothing.
+
+    A search that was interrupted goes on from its trials, and the next training takes what was
+    found. The trials are rows of shoal.trials_MODEL.
+    """
+    with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
+        reports = space.search(models, trials=trials)
+    if as_json:
+        show.print_json([asdict(report) for report in reports])
+    else:
+        out = show.console()
+        show.searches(reports, out)
         for report in reports:
             if report.error:
                 out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)

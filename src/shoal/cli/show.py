@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from shoal.pipeline import Decision
-    from shoal.workspace import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
+    from shoal.workspace import (
+        ModelPlan,
+        ModelReport,
+        RunReport,
+        ScoreReport,
+        SearchReport,
+        TableReport,
+    )
 
 __all__ = [
     "Watch",
@@ -34,6 +41,7 @@ _COLOURS = {
     "refreshed": "green",
     "trained": "green",
     "scored": "green",
+    "searched": "green",
     "unchanged": "dim",
     "current": "dim",
     "failed": "bold red",
@@ -222,6 +230,8 @@ def models(reports: Sequence[ModelReport], out: Console) -> None:
         )
     out.print(table)
     for report in reports:
+        if report.search:
+            out.print(f"[dim]search[/]  {report.model}: {escape(report.search)}")
         for cause, count in report.failures.items():
             out.print(f"[dim]fallback[/]  {report.model}: {count:,} segments: {cause}")
         if failed := int(report.metrics.get("segments_failed", 0)):
@@ -230,6 +240,35 @@ def models(reports: Sequence[ModelReport], out: Console) -> None:
                 f"[yellow]failed[/]  {report.model}: {ok:,} ok, {failed:,} failed; "
                 f"try these again: shoal train {report.model} --failed"
             )
+
+
+def escape(text: str) -> str:
+    """Text without its square brackets' meaning as markup."""
+    from rich.markup import escape as escaped
+
+    return escaped(text)
+
+
+def searches(reports: Sequence[SearchReport], out: Console) -> None:
+    """Shows searches."""
+    right = ["searches", "complete", "pruned", "failed", "best", "time"]
+    table = grid("Searches", "model", "status", "parameters", "metric", *right, right=right)
+    for report in reports:
+        trials = report.trials
+        table.add_row(
+            report.model,
+            coloured(report.status),
+            escape(report.chosen),
+            report.metric,
+            number(report.scopes),
+            *(number(trials.get(state)) for state in ("complete", "pruned", "failed")),
+            figure(report.value),
+            seconds(report.seconds),
+        )
+    out.print(table)
+    for report in reports:
+        if not report.error:
+            out.print(f"[dim]trials[/]  {report.model}: {report.table}, study {report.study}")
 
 
 def scores(reports: Sequence[ScoreReport], out: Console) -> None:
@@ -302,7 +341,7 @@ class Watch:
 
     def event(self, stage: str, name: str, value: Any) -> None:
         """Takes one event; see `Workspace`."""
-        verbs = {"table": "refresh", "train": "train", "score": "score"}
+        verbs = {"table": "refresh", "search": "search", "train": "train", "score": "score"}
         key = (stage, name)
         if key not in self._tasks:
             title = f"{verbs[stage]} {name}"

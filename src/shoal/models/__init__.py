@@ -12,6 +12,7 @@ from shoal.models.codecs import Encoded, decode, encode
 from shoal.models.declaration import ModelDeclaration, collecting_models, model
 from shoal.models.fleet import Fleet
 from shoal.models.metrics import metric_names
+from shoal.models.search import Search
 from shoal.models.trained import TrainedFleet
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Fleet",
     "FleetHeader",
     "ModelDeclaration",
+    "Search",
     "TrainedFleet",
     "collecting_models",
     "decode",

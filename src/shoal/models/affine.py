@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -164,6 +165,29 @@ class Lines:
         """
         found: Array = self._kind[members]
         return found
+
+    def is_line(self, member: int) -> bool:
+        """Whether a member, by number, was added as a line."""
+        return member >= 0 and bool(self._kind[member] == 1)
+
+    def predict_one(self, values: Sequence[float | None], member: int) -> float | None:
+        """Predict one row, to the bits that `predict` gives; None where that gives NaN.
+
+        Args:
+            values: The features; None for a missing one.
+            member: Its member, a line.
+        """
+        total = float(self._intercept[member])
+        center, weight = self._center[:, member].tolist(), self._weight[:, member].tolist()
+        for i, value in enumerate(values):
+            x = math.nan if value is None else float(value)
+            if math.isnan(x):
+                x = float(self._gap[i, member])
+            total += (x - center[i]) * weight[i]
+        if math.isfinite(total):
+            return total
+        infinite = any(value is not None and math.isinf(value) for value in values)
+        return None if infinite or math.isnan(total) else total
 
     def add(self, member: int, line: Affine | None) -> None:
         """Tell what a member is.

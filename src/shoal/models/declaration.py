@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from shoal.errors import ModelError, nearest
 from shoal.models.gate import Gate
 from shoal.models.metrics import metric_names, metric_task
+from shoal.models.search import Search, source_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,6 +57,9 @@ class ModelDeclaration:
         trust_pickle: Pickle estimators that cannot be stored otherwise, and open them again.
         promote_if: A gate that a new version must pass to become the champion; see
             `shoal.models.gate`.
+        search: How the function's parameters are searched for; None takes ``params``.
+        tuned: What a search found instead of ``params``, by the key of a segment or of its first
+            key columns, such as ``["UA"]``.
         function: Returns the unfitted estimator.
         location: Where the function was declared, as ``file.py:12``.
     """
@@ -80,6 +84,8 @@ class ModelDeclaration:
     batched: bool = True
     trust_pickle: bool = False
     promote_if: str | None = None
+    search: Search | None = None
+    tuned: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     function: Callable[..., Any]
     location: str
 
@@ -117,6 +123,8 @@ class ModelDeclaration:
                 Gate(self.promote_if)
             except ModelError as error:
                 raise ModelError(f"{where}: {error.message}", hint=error.hint) from None
+        if self.search is not None:
+            self.search.check(where, self.function, self.by)
 
     def _check_evaluation(self, where: str) -> None:
         if not 0 <= self.holdout < 1:
@@ -183,13 +191,7 @@ class ModelDeclaration:
 
     def fingerprint(self) -> str:
         """SHA-256 over the declared fields and the function's source text."""
-        try:
-            source = inspect.getsource(self.function)
-        except (OSError, TypeError):
-            code = getattr(self.function, "__code__", None)
-            # Never the repr of the function itself: an address differs from run to run.
-            named = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-            source = repr((code.co_code, code.co_names)) if code else str(named)
+        source = source_text(self.function)
         fields = {
             "name": self.name,
             "table": self.table,
@@ -206,6 +208,7 @@ class ModelDeclaration:
             "min_rows": self.min_rows,
             "seed": self.seed,
             "source": source,
+            **self._searched(),
         }
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -216,6 +219,16 @@ class ModelDeclaration:
             given["backtest"] = self.backtest
         given["trust_pickle"] = self.trust_pickle
         return {name: value for name, value in given.items() if value}
+
+    def _searched(self) -> dict[str, object]:
+        # Only what was declared: members of before there were searches stay what they are.
+        found: dict[str, object] = {}
+        if self.search is not None:
+            found["search"] = {**self.search.description(), "trials": self.search.trials}
+        if self.tuned:
+            scopes = sorted(self.tuned.items())
+            found["tuned"] = [[key, {n: repr(v) for n, v in p.items()}] for key, p in scopes]
+        return found
 
 
 def model(
@@ -239,6 +252,7 @@ def model(
     batched: bool = True,
     trust_pickle: bool = False,
     promote_if: str | None = None,
+    search: Search | None = None,
     name: str | None = None,
 ) -> Callable[[F], F]:
     """Declare a model over a function that returns an unfitted scikit-learn estimator.
@@ -272,6 +286,7 @@ def model(
             model runs whatever code is in it; a server refuses it until it is told to trust it.
         promote_if: What a new version must meet to become the champion, in metrics of its own and
             of the champion: ``mae < champion.mae * 0.99 and failed_share < 0.01``.
+        search: A search for the function's parameters, instead of ``params``.
         name: The model's name; default the function's.
 
     Returns:
@@ -303,6 +318,7 @@ def model(
             batched=batched,
             trust_pickle=trust_pickle,
             promote_if=promote_if,
+            search=search,
             function=function,
             location=_location(function),
         )

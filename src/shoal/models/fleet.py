@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -188,6 +188,27 @@ class Fleet:
             other = [n != m for n, m in zip(names, models.to_pylist(), strict=True)]
             columns["fallback"] = pa.array(other, pa.bool_()).take(at)
         return pa.table(columns)
+
+    def predict_few(
+        self, keys: Sequence[tuple[str | None, ...]], features: Sequence[Sequence[float | None]]
+    ) -> list[float | None] | None:
+        """Predict a few rows without a table, to the bits that `predict` gives.
+
+        Args:
+            keys: Key texts of each row's segment.
+            features: Values of each row; None for a missing one.
+
+        Returns:
+            A prediction for each row, None where there is none; or None for all when one of
+            their members is no line, and only `predict` can do it.
+        """
+        chosen = [self._predictor(key) for key in keys]
+        if not all(self._lines.is_line(row) for row in chosen):
+            # Those seen for the first time are decoded.
+            line = self._are_lines(np.array(chosen, dtype=np.int64))
+            if not line.all():
+                return None
+        return [self._lines.predict_one(*row) for row in zip(features, chosen, strict=True)]
 
     def _predictor(self, key: tuple[str | None, ...]) -> int:
         found = self._chosen.get(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ class TrainedFleet:
         reason: Which segments were fitted, which were carried over, and why.
         current_version: The oldest version that a member was compared with; None when it is
             ``table_version``. Older after some segments were fitted alone.
-        parts: Registered versions that a composite has its members from; none for a training.
+        tags: More to say of the run and the version, such as the search that it follows.
         inputs: MLflow's types of the input columns, when another version's are known to hold.
     """
 
@@ -57,5 +57,5 @@ class TrainedFleet:
     failures: dict[str, int]
     reason: str = ""
     current_version: int | None = None
-    parts: tuple[int, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str] | None = None

@@ -17,6 +17,7 @@ from shoal.serving.models import ServedModel, ServedModels
 from shoal.serving.open_inference import metadata, read_infer, tensor
 from shoal.serving.openapi import document, page
 from shoal.serving.protocol import Columns
+from shoal.serving.quick import Quick
 from shoal.serving.scoring import Asked, Scored, predict, score
 from shoal.serving.traffic import Traffic
 
@@ -80,6 +81,7 @@ def create_app(
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
     from starlette.routing import Route
 
     if default is None and len(models) == 1:
@@ -102,7 +104,19 @@ def create_app(
     score_, read, free = app.guarded("score"), app.guarded("read"), app.guarded(None)
     named, numbered = "/models/{name}", "/models/{name}/{version:int}"
     v2, v2_version = "/v2/models/{name}", "/v2/models/{name}/versions/{version:int}"
+    quick = (
+        Middleware(
+            Quick,
+            models=models,
+            default=default,
+            metrics=app.metrics,
+            tokens=tokens,
+            seconds=body_seconds,
+        ),
+    )
     return Starlette(
+        # What is logged or looked up takes the usual way.
+        middleware=quick if log is None and not lookups else (),
         routes=[
             *(
                 Route(f"{prefix}/invocations", score_(app.invocations), methods=["POST"])

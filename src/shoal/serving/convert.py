@@ -43,8 +43,31 @@ def arrow_table(columns: Columns, inputs: Mapping[str, str]) -> pa.Table:
     arrays = {}
     for name, kind in inputs.items():
         convert, arrow, expected = kinds[kind]
-        arrays[name] = pa.array(_column(columns.values[name], convert, name, expected), arrow)
+        found = _plain(columns.values[name], arrow)
+        if found is None:
+            found = pa.array(_column(columns.values[name], convert, name, expected), arrow)
+        arrays[name] = found
     return pa.table(arrays)
+
+
+def _plain(values: Sequence[Any], kind: pa.DataType) -> pa.Array | None:
+    """Values that are of their type already, all at once; None when one of them is not."""
+    import pyarrow as pa
+
+    kinds: dict[pa.DataType, set[type]] = {
+        pa.string(): {str, type(None)},
+        pa.int64(): {int},
+        pa.float64(): {float, int, type(None)},
+        pa.bool_(): {bool, type(None)},
+    }
+    if not set(map(type, values)) <= kinds.get(kind, set()):
+        return None
+    try:
+        found = pa.array(values, kind)
+    except (pa.ArrowException, ValueError, OverflowError):  # numbers too large, lone surrogates
+        return None
+    missing = found.null_count and pa.types.is_floating(kind)
+    return found.fill_null(float("nan")) if missing else found
 
 
 def _column(

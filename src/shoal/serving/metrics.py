@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from shoal.serving.log import InferenceLog
-    from shoal.serving.models import ServedModels
+    from shoal.serving.models import ServedModel, ServedModels
     from shoal.serving.scoring import Scored
 
 __all__ = ["Metrics"]
@@ -56,6 +56,7 @@ class Metrics:
             registry=self._own,
         )
         self._top = top
+        self._quick: dict[tuple[str, int | str], tuple[Any, Any, Any]] = {}
         self._segments: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
@@ -71,6 +72,27 @@ class Metrics:
             self._rows.labels(part.model.name, version, part.role).inc(part.rows.num_rows)
             if "segment" in part.answers.column_names:
                 self._count_segments(part.model.name, part.answers.column("segment"))
+
+    def quick(self, model: ServedModel, rows: int, seconds: float) -> None:
+        """Counts a request that was answered by the champion.
+
+        Args:
+            model: The version.
+            rows: How many rows it had.
+            seconds: How long it took.
+        """
+        counters = self._quick.get((model.name, model.version))
+        if counters is None:
+            version = str(model.version)
+            counters = self._quick[model.name, model.version] = (
+                self._requests.labels(model.name, version, "200"),
+                self._rows.labels(model.name, version, "champion"),
+                self._seconds.labels(model.name),
+            )
+        requests, predicted, took = counters
+        requests.inc()
+        predicted.inc(rows)
+        took.observe(seconds)
 
     def _count_segments(self, model: str, segments: pa.ChunkedArray) -> None:
         found: Counter[str] = Counter(segments.to_pylist())

@@ -137,7 +137,8 @@ def _split(data: Any, names: Sequence[str]) -> Columns:
         raise RequestError(
             f"dataframe_split has {kind_of(rows)} as 'data'; expected a list of rows."
         )
-    for number, row in enumerate(rows):
+    plain = set(map(type, rows)) <= {list} and set(map(len, rows)) <= {len(columns)}
+    for number, row in enumerate(() if plain else rows):
         if not isinstance(row, list) or len(row) != len(columns):
             what = f"{len(row)} values" if isinstance(row, list) else kind_of(row)
             raise RequestError(
@@ -150,9 +151,8 @@ def _split(data: Any, names: Sequence[str]) -> Columns:
     place = {name: position for position, name in enumerate(columns)}
     if not all(name in place for name in names):
         raise _missing(names, place)
-    return Columns(
-        values={name: [row[place[name]] for row in rows] for name in names}, rows=len(rows)
-    )
+    found = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    return Columns(values={name: found[place[name]] for name in names}, rows=len(rows))
 
 
 def _records(data: list[Any], names: Sequence[str], shape: str) -> Columns:

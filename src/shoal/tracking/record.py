@@ -265,9 +265,8 @@ class Recording:
             "shoal.code_dirty": str(context.code_dirty).lower(),
             "shoal.environment_hash": context.environment_hash or "",
             "shoal.seed": trained.seed,
+            **trained.tags,
         }
-        if trained.parts:
-            tags["shoal.parts"] = ",".join(map(str, trained.parts))
         return {key: str(value) for key, value in tags.items()}
 
     def _run_tags(self) -> dict[str, str]:

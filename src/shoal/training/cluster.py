@@ -27,13 +27,14 @@ from shoal.training.kernel import (
     TIME,
     FitJob,
     fit_sample,
-    fit_segments,
     sample_rows,
 )
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
 from shoal.training.ship import pickled_job
 from shoal.training.sorting import NO_TIME
+from shoal.training.task import Job, Task, checked, fit_task
+from shoal.training.tuned import TunedJob
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -115,7 +116,7 @@ def fit_on_engine(plan: Plan, spark: SparkSession, folder: Path, progress: Progr
     )
     rows = _rows(plan, spark)
     keys = [f"by{i}" for i in range(shape.keys)]
-    job = pickled_job(plan.job, declaration)
+    job = pickled_job(plan.shared, declaration)
     # As repartition(keys).sortWithinPartitions(keys, time), which Sail 0.7.2 leaves unsorted before
     # a Python function: a window's order it keeps, and Spark does the same work for both.
     place = F.row_number().over(
@@ -183,15 +184,14 @@ def fit_sorted(
 
     Args:
         batches: Rows sorted by segment and time.
-        job: A pickled `FitJob`.
+        job: A pickled `Job`.
         shape: What their columns are.
     """
     import cloudpickle
 
     # The driver, which already runs code on this worker, has made it.
-    fast: FitJob = cloudpickle.loads(job)
-    # The first fits keep scikit-learn's own checks, so that a wrong parameter is found.
-    current = replace(fast, fast=False)
+    fast: Job = cloudpickle.loads(job)
+    current = checked(fast)
     waiting: list[pa.RecordBatch] = []
     count, enough = 0, AT_ONCE
     done: set[str] = set()
@@ -217,7 +217,7 @@ def _last_segment(table: pa.Table, shape: _Shape) -> int:
     return int(other[-1]) + 1 if len(other) else 0
 
 
-def _fit(table: pa.Table, job: FitJob, shape: _Shape, done: set[str]) -> Iterator[pa.RecordBatch]:
+def _fit(table: pa.Table, job: Job, shape: _Shape, done: set[str]) -> Iterator[pa.RecordBatch]:
     from threadpoolctl import threadpool_limits
 
     codes, keys = segment_codes(table, [f"by{i}" for i in range(shape.keys)])
@@ -226,8 +226,11 @@ def _fit(table: pa.Table, job: FitJob, shape: _Shape, done: set[str]) -> Iterato
     if len(set(names)) < len(names) or not done.isdisjoint(names):
         raise TrainingError("The engine gave a segment's rows in pieces: it did not sort them.")
     done.update(names)
+    task = Task(first=0, offsets=np.append(starts, len(codes)))
+    if isinstance(job, TunedJob):
+        task = job.chosen(task, [keys[code] for code in codes[starts]])
     with _ALONE, threadpool_limits(1):
-        batch = fit_segments(shape.rows(table), np.append(starts, len(codes)), job)
+        batch = fit_task(shape.rows(table), task, job)
     columns = {"segment": pa.array(names, pa.string())}
     for name in batch.schema.names:
         column = batch.column(name)
@@ -310,7 +313,7 @@ def _fit_groups(
         count = int(plan.segments.offsets[group.end] - plan.segments.offsets[group.first])
         chosen, _ = sample_rows(part.combine_chunks(), plan.job.seed)
         with threadpool_limits(1):
-            row = fit_sample(chosen, count, replace(plan.job, batched=False))
+            row = fit_sample(chosen, count, replace(plan.job_of(group), batched=False))
         fits.append((group, pa.Table.from_batches([row])))
     return fits
 

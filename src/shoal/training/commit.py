@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from shoal.lake import Lake
 from shoal.models import FleetHeader, TrainedFleet, write_fleet
 from shoal.models.codecs import template_modules
 from shoal.training.fingerprint import member_fingerprint
-from shoal.training.members import PROVENANCE, Members
+from shoal.training.members import BASELINE, PROVENANCE, Members
 from shoal.training.plan import Plan
 from shoal.training.source import Source
 from shoal.training.summary import declared_params, summarise
@@ -73,11 +74,11 @@ def commit_fleet(
         rows = rows.set_column(rows.schema.get_field_index(name), name, filled)
     same = {
         "fleet_version": pa.scalar(fleet_version, pa.int64()),
-        "params": pa.scalar(json.dumps(declared_params(declaration)), pa.string()),
         "table": pa.scalar(source.table.name, pa.string()),
     }
     for name, value in same.items():
         rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+    rows = rows.append_column("params", _params(plan, rows.column("segment").to_pylist()))
     # A name of its own: another training of this model may be at the same version just now.
     artifact = Path(table.path) / "_fleets" / f"{fleet_version}-{uuid.uuid4().hex[:8]}"
     write_fleet(artifact, header, members.table)
@@ -122,6 +123,19 @@ def commit_fleet(
         reason=reason,
         current_version=pc.min(rows.column("table_version")).as_py(),
     )
+
+
+def _params(plan: Plan, keys: list[str]) -> pa.Array:
+    """The declared settings and each member's parameters, as JSON."""
+    declaration = plan.declaration
+    texts = [
+        json.dumps(declared_params(replace(declaration, params=params)))
+        for params in plan.choices.params
+    ]
+    if not declaration.tuned:
+        return pa.repeat(texts[0], len(keys))
+    chosen = [0 if key == BASELINE else plan.choices.of(json.loads(key)) for key in keys]
+    return pa.array(texts, pa.string()).take(pa.array(chosen))
 
 
 def _example(source: Source, columns: list[str]) -> pa.Table:

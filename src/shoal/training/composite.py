@@ -128,7 +128,7 @@ class Composite:
             metrics=self.metrics,
             seed=self.declaration.seed,
             input_example=example,
-            parts=(self.base.version, self.other.version),
+            tags={"shoal.parts": f"{self.base.version},{self.other.version}"},
             inputs=inputs,
             seconds=time.perf_counter() - begun,
             failures=self.failures,

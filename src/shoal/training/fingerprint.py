@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ from shoal.models import ModelDeclaration
 from shoal.training.ship import is_own, is_own_file
 from shoal.training.source import Source
 
-__all__ = ["member_fingerprint"]
+__all__ = ["member_fingerprint", "search_fingerprint"]
 
 _PLAIN = (str, int, float, bool, bytes, tuple, type(None))
 
@@ -28,13 +29,23 @@ def member_fingerprint(declaration: ModelDeclaration, source: Source) -> str:
     that the function reaches by name. The environment is the version of Python and of the
     libraries that the estimator's classes come from.
     """
+    return f"{_digest(_definition(declaration, source))}-{_digest(_versions(declaration))}"
+
+
+def search_fingerprint(declaration: ModelDeclaration, source: Source) -> str:
+    """The definition and the space of a declaration's search, whatever its number of trials."""
+    search = declaration.search
+    assert search is not None
+    code = sorted(_reached(search.space)) if hasattr(search.space, "__code__") else []
+    definition = _definition(replace(declaration, search=None), source)
+    return _digest([definition, search.description(), code])
+
+
+def _definition(declaration: ModelDeclaration, source: Source) -> list[Any]:
     columns = {f.name: f.dtype for f in source.features}
     others = (declaration.target, *declaration.by, *filter(None, [declaration.time]))
     columns |= {n: str(source.schema.field(n).type) for n in others}
-    code = sorted(_reached(declaration.function))
-    return (
-        f"{_digest([declaration.fingerprint(), columns, code])}-{_digest(_versions(declaration))}"
-    )
+    return [declaration.fingerprint(), columns, sorted(_reached(declaration.function))]
 
 
 def _digest(content: Any) -> str:

@@ -21,10 +21,11 @@ from shoal.training.kernel import fit_segments
 from shoal.training.local import Local
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
-from shoal.training.pool import Pool, Task
+from shoal.training.pool import Pool
 from shoal.training.ship import pickled_job
 from shoal.training.sorting import sort_rows
 from shoal.training.source import Segments
+from shoal.training.task import Task
 
 __all__ = [
     "AT_ONCE",
@@ -75,7 +76,7 @@ def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | 
         TrainingError: A parameter of the estimator is wrong, or the workers cannot load it.
     """
     rows, job = folder / "rows.arrow", folder / "job"
-    job.write_bytes(pickled_job(plan.job, plan.declaration))
+    job.write_bytes(pickled_job(plan.shared, plan.declaration))
     sort_rows(plan.declaration, plan.source, plan.target, rows)
     begun = time.perf_counter()
     pool.open(job, rows)
@@ -97,8 +98,10 @@ def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | 
             progress(finished, total)
 
     # The global model is always there, for segments that were never seen; it takes longest.
-    first = _group_task(segments, whole, 0)
-    pool.run([first, *_chunks(segments, pool.size, at_once=is_batched(plan.job))], done)
+    first = plan.chosen(_group_task(segments, whole, 0), whole)
+    chunks = _chunks(segments, pool.size, at_once=is_batched(plan.job))
+    tasks = [plan.chosen(t, range(t.first, t.first + len(t))) for t in chunks]
+    pool.run([first, *tasks], done)
     fitted = pa.concat_tables(
         [pa.Table.from_batches([batches[i]]) for i in sorted(batches)], promote_options="default"
     )
@@ -107,7 +110,9 @@ def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | 
         if not missing:
             break
         wanted = groups_of(segments, level, missing)
-        tasks = [_group_task(segments, group, i) for i, group in enumerate(wanted)]
+        tasks = [
+            plan.chosen(_group_task(segments, group, i), group) for i, group in enumerate(wanted)
+        ]
         found = _fit_groups(pool, wanted, tasks)
         groups += found
         missing = _still_missing(found, missing)
@@ -142,7 +147,7 @@ def refit(
         TrainingError: A parameter of the estimator is wrong, or the workers cannot load it.
     """
     job = folder / "job"
-    job.write_bytes(pickled_job(plan.job, plan.declaration))
+    job.write_bytes(pickled_job(plan.shared, plan.declaration))
     begun = time.perf_counter()
     batches: dict[int, pa.RecordBatch] = {}
     finished = 0
@@ -157,7 +162,8 @@ def refit(
 
     if len(work.stale):
         pool.open(job, folder / "rows.arrow")
-        pool.run(_runs(work.offsets, pool.size, at_once=is_batched(plan.job)), done)
+        runs = _runs(work.offsets, pool.size, at_once=is_batched(plan.job))
+        pool.run((plan.chosen(t, work.stale[t.first : t.first + len(t)]) for t in runs), done)
     fresh = [pa.Table.from_batches([batches[i]]) for i in sorted(batches)]
     kept = np.setdiff1d(np.arange(len(work.keys)), work.stale)
     old = base.rows([work.keys[i] for i in kept])
@@ -206,6 +212,7 @@ def _refit_groups(
             offsets = _sorted_rows(plan, stale, folder)
             pool.open(folder / "job", folder / "groups.arrow")
             tasks = [Task(first=i, offsets=bounds, group=True) for i, bounds in enumerate(offsets)]
+            tasks = [plan.chosen(t, group) for t, group in zip(tasks, stale, strict=True)]
             found += _fit_groups(pool, stale, tasks)
         missing = _still_missing([pair for pair in found if pair[0].level == level], missing)
     return found

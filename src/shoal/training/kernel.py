@@ -27,10 +27,12 @@ __all__ = [
     "TARGET",
     "TIME",
     "FitJob",
+    "clean_rows",
     "fit_group",
     "fit_sample",
     "fit_segments",
     "lost_segment",
+    "own_rows",
     "read_rows",
     "sample_rows",
 ]
@@ -69,6 +71,8 @@ class FitJob:
             has made for the rows and the caller for the parameters.
         batched: Fit many segments at once where the maths allows.
         trust_pickle: Pickle estimators that cannot be stored otherwise.
+        measure_only: Measure on the holdout, and keep no state: a trial of a search.
+        memo: What trials of the same rows have in common, filled as they are made; None without.
     """
 
     build: Callable[[], Any]
@@ -89,6 +93,8 @@ class FitJob:
     backtest: int = 1
     interval: float | None = None
     trust_pickle: bool = False
+    measure_only: bool = False
+    memo: dict[Any, Any] | None = None
 
 
 def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
@@ -111,14 +117,13 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
         measured), for the declared one also ``sums_baseline``.
     """
     features, target, moments = read_rows(rows)
-    columns = [*features.T, target, *([] if moments is None else [moments])]
-    marks = row_marks(columns)
-    hashes = segment_hashes(marks, offsets)
-    # A plain order of marks would hold out the rows with the largest, whatever the seed.
-    order = own_order(moments, marks if job.timed else row_marks([marks], job.seed), offsets)
-    if order is not None:
-        features, target = features[order], target[order]
-    features, target, moments, bounds = _clean(features, target, moments, offsets, job)
+    if job.measure_only:  # these rows are in their own order already
+        features, target, moments = read_rows(rows)
+        hashes = []
+    else:
+        features, target, moments, marks = own_rows(rows, offsets, job)
+        hashes = segment_hashes(marks, offsets)
+    features, target, moments, bounds = clean_rows(features, target, moments, offsets, job)
     dropped = np.diff(offsets) - np.diff(bounds)
     edges = split_windows(bounds, moments, job.holdout, job.backtest)
     fits = _Fits(job)
@@ -145,6 +150,8 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
     batch = fits.batch(dropped[single])
     if together is not None:
         batch = together.joined(batch, dropped)
+    if job.measure_only:
+        return batch
     return batch.append_column("rows_hash", pa.array(hashes, pa.string()))
 
 
@@ -244,9 +251,29 @@ def read_rows(rows: pa.Table) -> tuple[Array, Array, Array | None]:
     return features, target, rows.column(TIME).to_numpy() if timed else None
 
 
-def _clean(
+def own_rows(
+    rows: pa.Table, offsets: Array, job: FitJob
+) -> tuple[Array, Array, Array | None, Array]:
+    """Features, targets and moments in the rows' own order, and the marks of the rows as they came.
+
+    Args:
+        rows: See `fit_segments`.
+        offsets: As there.
+        job: What the segments share.
+    """
+    features, target, moments = read_rows(rows)
+    marks = row_marks([*features.T, target, *([] if moments is None else [moments])])
+    # A plain order of marks would hold out the rows with the largest, whatever the seed.
+    order = own_order(moments, marks if job.timed else row_marks([marks], job.seed), offsets)
+    if order is not None:
+        features, target = features[order], target[order]
+    return features, target, moments, marks
+
+
+def clean_rows(
     features: Array, target: Array, moments: Array | None, offsets: Array, job: FitJob
 ) -> tuple[Array, Array, Array | None, Array]:
+    """The rows without missing or infinite values that the job cannot take, and their offsets."""
     bounds = np.asarray(offsets, dtype=np.int64)
     # One sum tells whether there is anything to look for: NaN and infinity survive addition.
     with np.errstate(invalid="ignore", over="ignore"):
@@ -297,27 +324,33 @@ class _Fits:
                 reason += f" ({dropped} rows with missing or infinite values were dropped)"
             self._keep("fallback", reason=reason)
             return
-        held = []
+        template = state = None
         try:
-            for begin, end in itertools.pairwise(edges):
-                if begin < end:
-                    held.append(self._measure(features, target, begin, end))
-            # Measured on the holdout, then fitted on everything: the kept model has seen the
-            # newest rows too.
-            estimator = job.build()
-            self.fit(estimator, features, self._coded(target))
-            if not held:
-                _finite(estimator.predict(features[:5]))
-            encoded = self.encoder.encode(estimator)
-            if encoded.template not in self.proven:
-                prove_round_trip(estimator, encoded, features[:50])
-                self.proven.add(encoded.template)
+            windows = [(begin, end) for begin, end in itertools.pairwise(edges) if begin < end]
+            held = [self._measure(features, target, begin, end) for begin, end in windows]
+            if not job.measure_only:
+                template, state = self._kept(features, target, measured=bool(held))
         except Exception as error:  # noqa: BLE001 (whatever it is, it costs this segment only)
             self._failed(error, target)
             return
         if held:
             self.held.append((len(self.status), held))
-        self._keep("ok", template=encoded.template, state=encoded.state)
+        self._keep("ok", template=template, state=state)
+
+    def _kept(self, features: Array, target: Array, *, measured: bool) -> tuple[str, bytes]:
+        """Template and state of the model that is kept.
+
+        Measured on the holdout, it is fitted on everything: it has seen the newest rows too.
+        """
+        estimator = self.job.build()
+        self.fit(estimator, features, self._coded(target))
+        if not measured:
+            _finite(estimator.predict(features[:5]))
+        encoded = self.encoder.encode(estimator)
+        if encoded.template not in self.proven:
+            prove_round_trip(estimator, encoded, features[:50])
+            self.proven.add(encoded.template)
+        return encoded.template, encoded.state
 
     def note(self, warning: warnings.WarningMessage) -> None:
         """Keep a fit's first warning in its row."""

@@ -6,7 +6,6 @@ import contextlib
 import io
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import pyarrow as pa
 
 from shoal.models import ModelDeclaration
 from shoal.training.batched import plan_of
-from shoal.training.kernel import fit_group, fit_segments
-from shoal.training.pool import Pool, Task
+from shoal.training.pool import Pool
+from shoal.training.task import Task, checked, fit_task
 
 __all__ = ["Local", "fits_here"]
 
@@ -69,8 +68,7 @@ class Local:
             return
         # We wrote this file a moment ago. As a worker gets it: what it changes stays its own.
         self._job = cloudpickle.loads(job.read_bytes())
-        # The first task keeps scikit-learn's own checks, so that a wrong parameter is found.
-        self._current = replace(self._job, fast=False)
+        self._current = checked(self._job)
         self._rows = pa.ipc.open_file(pa.memory_map(str(rows))).read_all()
         self._threads = ThreadpoolController()  # finding the libraries takes longer than a batch
 
@@ -96,11 +94,7 @@ class Local:
         return self._pool
 
     def _fit(self, task: Task) -> pa.RecordBatch:
-        start, end = int(task.offsets[0]), int(task.offsets[-1])
         job, self._current = self._current, self._job
         # As a worker does it: one thread, to the same bits; and a chatty function spoils no --json.
         with self._threads.limit(limits=1), contextlib.redirect_stdout(io.StringIO()):
-            if task.group:
-                return fit_group(self._rows, start, end, job)
-            rows = self._rows.slice(start, end - start)
-            return fit_segments(rows, task.offsets - start, job)
+            return fit_task(self._rows, task, job)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from shoal.errors import TrainingError, nearest
 from shoal.models import ModelDeclaration
 from shoal.models.columns import accepts_nan, by_position
 from shoal.models.metrics import metric_names, metric_task
 from shoal.training.kernel import FitJob
+from shoal.training.members import Group
 from shoal.training.source import Segments, Source, Target, check_target, find_segments
+from shoal.training.task import Job, Task
+from shoal.training.tuned import Choices, TunedJob, placed, with_params
 
 __all__ = ["Plan"]
 
@@ -34,6 +38,8 @@ class Plan:
         target: What is known of the target column.
         segments: The segments in the order of the sorted rows.
         job: What all segments share.
+        choices: The parameters of segments that a search found for each.
+        shared: The job that is done for each segment: ``job``, with those parameters.
 
     Raises:
         ModelError: The declaration's function is wrong.
@@ -50,6 +56,7 @@ class Plan:
     ) -> None:
         from sklearn.base import is_classifier
 
+        plain = replace(declaration, tuned={}, search=None)
         self.declaration = declaration
         self.source = source
         estimator = declaration.build()
@@ -74,7 +81,7 @@ class Plan:
         metrics = dict.fromkeys((*declared, *_MEASURED[self.task]))
         self.segments: Segments = segments or find_segments(declaration, source)
         self.job = FitJob(
-            build=partial(_placed, declaration, names) if named else declaration.build,
+            build=partial(placed, plain, names) if named else plain.build,
             features=len(names),
             classes=classes,
             timed=declaration.time is not None,
@@ -92,6 +99,34 @@ class Plan:
             interval=declaration.interval,
             trust_pickle=declaration.trust_pickle,
         )
+        self.choices = Choices(declaration)
+        self.shared: Job = self.job
+        if declaration.tuned:
+            jobs = (with_params(self.job, declaration, names, p) for p in self.choices.params)
+            self.shared = TunedJob(jobs=tuple(jobs), choices=self.choices)
+
+    def chosen(self, task: Task, of: Iterable[int] | Group) -> Task:
+        """The task with the parameters that its segments, or its group, have of their own.
+
+        Args:
+            task: Segments or one group.
+            of: The positions of its segments, or the group.
+        """
+        if not isinstance(self.shared, TunedJob):
+            return task
+        texts = self.segments.texts
+        if isinstance(of, Group):
+            return self.shared.chosen(task, [self._text(of)])
+        return self.shared.chosen(task, [texts[i] for i in of])
+
+    def job_of(self, group: Group) -> FitJob:
+        """The job of a group, with its own parameters."""
+        if not isinstance(self.shared, TunedJob):
+            return self.job
+        return self.shared.jobs[self.choices.of(self._text(group))]
+
+    def _text(self, group: Group) -> tuple[str | None, ...]:
+        return self.segments.texts[group.first][: len(self.declaration.by) - group.level]
 
     def _check_metric(self, metric: str, classes: int) -> None:
         where = f"Model {self.declaration.name!r}"
@@ -109,9 +144,3 @@ class Plan:
                 f"{classes}.",
                 hint='use metric="accuracy", "f1" or "log_loss"',
             )
-
-
-def _placed(declaration: ModelDeclaration, names: list[str]) -> Any:
-    estimator = declaration.build()
-    by_position(estimator, names)
-    return estimator

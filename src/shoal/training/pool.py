@@ -9,40 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import pyarrow as pa
 
 from shoal.errors import TrainingError
 from shoal.training.kernel import lost_segment
 from shoal.training.nursery import Nursery, cause_of, search_path
+from shoal.training.task import Task
 
 __all__ = ["Pool", "Task"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Adjacent segments to fit.
-
-    Attributes:
-        first: The position of the first segment, for whoever collects the results.
-        offsets: Int64 row offsets, shape (segments + 1,).
-        group: Whether it is one fallback group, whose rows are not in the order of time.
-    """
-
-    first: int
-    offsets: np.ndarray[Any, Any]
-    group: bool = False
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def apart(self) -> list[Task]:
-        """One task for each of its segments."""
-        return [
-            Task(first=self.first + i, offsets=self.offsets[i : i + 2]) for i in range(len(self))
-        ]
 
 
 @dataclass(kw_only=True)
@@ -80,7 +56,7 @@ class Pool:
         """Give all workers their job; workers of a job before it end.
 
         Args:
-            job: A cloudpickled `FitJob`.
+            job: A cloudpickled `Job`.
             rows: The sorted rows, an uncompressed Arrow file.
         """
         message = {"job": str(job), "rows": str(rows), "path": json.dumps(search_path())}
@@ -143,7 +119,7 @@ class Pool:
     def _send(self, worker: _Worker, task: Task) -> None:
         worker.tasks.append(task)
         with contextlib.suppress(OSError):  # it died: its closed pipe is seen by wait
-            worker.pipe.send_bytes(np.r_[int(task.group), task.offsets].astype(np.int64).tobytes())
+            worker.pipe.send_bytes(task.to_bytes())
 
     def _bury(
         self,

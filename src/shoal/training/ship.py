@@ -12,12 +12,12 @@ from types import ModuleType
 
 from shoal.errors import TrainingError
 from shoal.models import ModelDeclaration
-from shoal.training.kernel import FitJob
+from shoal.training.task import Job
 
 __all__ = ["is_own", "is_own_file", "pickled_job"]
 
 
-def pickled_job(job: FitJob, declaration: ModelDeclaration) -> bytes:
+def pickled_job(job: Job, declaration: ModelDeclaration) -> bytes:
     """The job as cloudpickle bytes.
 
     Raises:

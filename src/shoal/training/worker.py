@@ -89,7 +89,7 @@ def _warm_up() -> None:
 
 
 def _import_all(modules: list[str]) -> None:
-    for module in ("shoal.training.kernel", "cloudpickle", *modules):
+    for module in ("shoal.training.task", "cloudpickle", *modules):
         # scikit-learn imports pandas when it is there, and uses it to read ARFF files only. It is
         # a quarter of the start; a function that needs pandas imports it a moment later.
         apart = module.startswith("sklearn.") and "pandas" not in sys.modules
@@ -121,12 +121,9 @@ def _send(control: socket.socket, message: dict[str, Any]) -> None:
 
 
 def _work(pipe: Connection) -> None:
-    from dataclasses import replace
-
-    import numpy as np
     import pyarrow as pa
 
-    from shoal.training.kernel import fit_group, fit_segments
+    from shoal.training.task import Task, checked, fit_task
 
     try:
         job, rows = _open(json.loads(pipe.recv_bytes()))
@@ -136,19 +133,13 @@ def _work(pipe: Connection) -> None:
         pipe.send_bytes(f"error {type(error).__name__}: {error}".encode())
         return
     pipe.send_bytes(b"ready")
-    # The first task keeps scikit-learn's own checks, so that a wrong parameter is found.
-    current = replace(job, fast=False)
+    current = checked(job)
     while True:
         try:
-            request = np.frombuffer(pipe.recv_bytes(), dtype=np.int64)
+            task = Task.from_bytes(pipe.recv_bytes())
         except (EOFError, OSError):
             return
-        group, offsets = request[0], request[1:]
-        start, end = int(offsets[0]), int(offsets[-1])
-        if group:
-            batch = fit_group(rows, start, end, current)
-        else:
-            batch = fit_segments(rows.slice(start, end - start), offsets - start, current)
+        batch = fit_task(rows, task, current)
         current = job
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, batch.schema) as writer:

@@ -9,7 +9,14 @@ from shoal.workspace.evaluations import Evaluation
 from shoal.workspace.events import Quality
 from shoal.workspace.maintain import Maintenance
 from shoal.workspace.promotion import Promotion
-from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
+from shoal.workspace.report import (
+    ModelPlan,
+    ModelReport,
+    RunReport,
+    ScoreReport,
+    SearchReport,
+    TableReport,
+)
 from shoal.workspace.workspace import Workspace
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "Quality",
     "RunReport",
     "ScoreReport",
+    "SearchReport",
     "TableReport",
     "Workspace",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["ModelPlan", "ModelReport", "RunReport", "ScoreReport", "TableReport"]
+__all__ = ["ModelPlan", "ModelReport", "RunReport", "ScoreReport", "SearchReport", "TableReport"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,7 @@ class ModelReport:
         failures: Cause of each fallback or failure, and how many segments it met.
         seconds: Wall time.
         error: The error, if any.
+        search: What a search found of its parameters, in one line.
     """
 
     model: str
@@ -96,6 +97,56 @@ class ModelReport:
     failures: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     error: str | None = None
+    search: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchReport:
+    """One model's search for its parameters.
+
+    Args:
+        model: Its name.
+        status: ``searched``, ``current`` (it was made before) or ``failed``.
+        study: Its name in the table of trials.
+        table: The table of trials.
+        table_version: The version of the training table that it was made on.
+        metric: What the values measure.
+        params: The best parameters; where segments or groups have their own, those for the rest.
+        value: The best value on the validation rows.
+        scopes: How many segments or groups have parameters of their own; 1 for one search for all.
+        trials: How many trials are complete, pruned and failed.
+        new: How many were made now.
+        seconds: Wall time.
+        error: The error, if any.
+    """
+
+    model: str
+    status: str
+    study: str = ""
+    table: str = ""
+    table_version: int | None = None
+    metric: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    value: float | None = None
+    scopes: int = 0
+    trials: Mapping[str, int] = field(default_factory=dict)
+    new: int = 0
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def chosen(self) -> str:
+        """The best parameters, short."""
+        return ", ".join(f"{name}={_short(value)}" for name, value in self.params.items())
+
+    @property
+    def text(self) -> str:
+        """What was found, in one line."""
+        states = ", ".join(f"{count:,} {state}" for state, count in self.trials.items() if count)
+        what = f"best {self.metric} {self.value:.4g} on validation rows"
+        if self.scopes > 1:
+            return f"{self.scopes:,} searches ({states}), {what}; the rest take {self.chosen}"
+        return f"trials: {states}; {what} with {self.chosen}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,3 +218,7 @@ class RunReport:
     def as_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""
         return {**asdict(self), "failed": self.failed}
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

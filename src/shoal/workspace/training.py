@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shoal.errors import ShoalError
 from shoal.workspace.promotion import place
 from shoal.workspace.report import ModelReport
+from shoal.workspace.search import find_parameters, found_report, with_search
 
 if TYPE_CHECKING:
     from shoal.models import ModelDeclaration, TrainedFleet
@@ -28,12 +29,14 @@ class Scope:
         failed: Also those that failed.
         segments: These alone.
         batched: Segments may be fitted many at once; False fits one after the other.
+        trials: Trials of a declared search; None for the declared number.
     """
 
     everything: bool = False
     failed: bool = False
     segments: tuple[str, ...] = ()
     batched: bool = True
+    trials: int | None = None
 
 
 def train_model(
@@ -66,7 +69,11 @@ def train_model(
     name, begun = declaration.name, time.perf_counter()
     if not scope.batched:
         declaration = replace(declaration, batched=False)
+    declared, found, search = declaration, None, ""
     try:
+        if declared.search is not None:
+            found = find_parameters(space, declared, trials=scope.trials)
+            declaration, search = found.applied(declared), found_report(name, found).text
         last = None if scope.everything else last_training(space, name)
         trained = _fit(space, declaration, last, scope)
         if trained is None:
@@ -81,7 +88,10 @@ def train_model(
                 table=str(space.lake.name(declaration.table)),
                 metric=declaration.metric,
                 seconds=time.perf_counter() - begun,
+                search=search,
             )
+        if found is not None:
+            trained = with_search(trained, declared, found)
         context = run_context(space.project.root, project=space.project.name)
         version = space.tracker.record(trained, context, alias=None)
         # MLflow has its copy now; when it could not be reached, this one stays.
@@ -94,6 +104,7 @@ def train_model(
             reason=reason,
             seconds=time.perf_counter() - begun,
             error=str(error),
+            search=search,
         )
     return ModelReport(
         model=name,
@@ -107,6 +118,7 @@ def train_model(
         metrics=trained.metrics,
         failures=trained.failures,
         seconds=time.perf_counter() - begun,
+        search=search,
     )
 
 

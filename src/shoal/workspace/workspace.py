@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shoal.errors import ProjectError, ShoalError, TrackingError, nearest
 from shoal.project import Project, find_project
-from shoal.workspace.report import ModelPlan, ModelReport, RunReport, ScoreReport, TableReport
+from shoal.workspace.report import (
+    ModelPlan,
+    ModelReport,
+    RunReport,
+    ScoreReport,
+    SearchReport,
+    TableReport,
+)
+from shoal.workspace.search import search_model
 from shoal.workspace.training import Scope, last_training, train_model
 
 if TYPE_CHECKING:
@@ -383,6 +391,7 @@ class Workspace:
         failed: bool = False,
         segments: Sequence[str] = (),
         batched: bool = True,
+        trials: int | None = None,
         alias: str | None = "champion",
         promote: bool = False,
     ) -> list[ModelReport]:
@@ -397,6 +406,7 @@ class Workspace:
             alias: Alias that the new version gets, or None. A model with a gate that has a champion
                 gets a challenger.
             promote: Also make the new version the champion, if the gate lets it.
+            trials: Trials of a declared search; the declared number by default.
 
         Raises:
             ProjectError: The project declares no such model, or segments of several are asked for.
@@ -407,13 +417,45 @@ class Workspace:
                 "Segments are those of one model, and not all.",
                 hint="shoal train MODEL --segment UA,IAH",
             )
+        if trials is not None:
+            self._check_searches(chosen)
         scope = Scope(
-            everything=everything, failed=failed, segments=tuple(segments), batched=batched
+            everything=everything,
+            failed=failed,
+            segments=tuple(segments),
+            batched=batched,
+            trials=trials,
         )
         return [
             self._train(declaration, "asked for", alias, scope, promoting=promote)
             for declaration in chosen
         ]
+
+    def search(self, names: Sequence[str] = (), *, trials: int | None = None) -> list[SearchReport]:
+        """Searches for models' parameters on their tables as they are now; trains nothing.
+
+        The next training takes what was found.
+
+        Args:
+            names: Which; by default all that declare a search.
+            trials: How many trials; the declared number by default.
+
+        Raises:
+            ProjectError: The project declares no such model, or none that declares a search.
+        """
+        chosen = self.declared(names)
+        self._check_searches(chosen)
+        if not names:
+            chosen = [declaration for declaration in chosen if declaration.search is not None]
+        return [search_model(self, declaration, trials) for declaration in chosen]
+
+    @staticmethod
+    def _check_searches(chosen: Sequence[ModelDeclaration]) -> None:
+        if not any(declaration.search is not None for declaration in chosen):
+            raise ProjectError(
+                f"No search is declared by {', '.join(d.name for d in chosen) or 'any model'}.",
+                hint='@shoal.model(..., search=shoal.Search(space={"alpha": [0.1, 1.0, 10.0]}))',
+            )
 
     def _train_if_stale(self, declaration: ModelDeclaration) -> ModelReport:
         plan = self._stale(declaration, set())

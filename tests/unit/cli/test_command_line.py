@@ -13,6 +13,7 @@ import shoal
 from shoal.cli import cli
 
 HEAVY = {"pyspark", "pysail", "mlflow", "pandas", "polars", "deltalake", "sklearn", "starlette"}
+HEAVY |= {"optuna", "hyperopt"}
 
 
 def shell(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

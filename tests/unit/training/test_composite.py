@@ -99,7 +99,7 @@ def test_what_is_composed_is_written_only_when_committed(trained) -> None:
     inputs = space.tracker.input_types("sales/1")
     example = space.tracker.input_example("sales/1")
     fleet = made.commit(space.lake, inputs=inputs, example=example, reason="a test")
-    assert (fleet.members_version, fleet.parts) == (before + 1, (1, 2))
+    assert (fleet.members_version, fleet.tags["shoal.parts"]) == (before + 1, "1,2")
     assert (fleet.table_version, fleet.current_version) == (1, 1)
     opened = Fleet.open(fleet.artifact)
     assert opened.member('["r1","s3"]')["status"] == "ok"

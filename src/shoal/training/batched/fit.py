@@ -14,7 +14,7 @@ from shoal.models.codecs import Encoder, decode, prove_round_trip
 from shoal.models.metrics import Held
 from shoal.training.batched.moments import Sums, sum_segments
 from shoal.training.batched.plan import Plan, plan_of
-from shoal.training.batched.solve import solve
+from shoal.training.batched.solve import Solution, solve
 from shoal.training.batched.state import fill_states
 from shoal.training.intervals import naive_scale
 from shoal.training.measured import sum_columns
@@ -87,17 +87,22 @@ def fit_batched(
         return None
     starts, ends, edges = bounds[at], bounds[at + 1], edges[at]
     raw = features
-    try:
-        for _, step in plan.expand:
-            features = np.asarray(step.fit_transform(features), dtype=np.float64)
-    except Exception:  # noqa: BLE001 (as above)
-        return None
+    # Trials of the same rows, which have one window, differ in the solution only.
+    memo, key = job.memo, repr((plan.expand, plan.extremes))
+    known: Sums | None = memo.get(key) if memo is not None else None
+    if known is None:
+        expanded = _expanded(plan, features)
+        if expanded is None:
+            return None
+        features = expanded
     sound = np.ones(len(at), dtype=bool)
     # Of each row: what is said of it by a model of the rows before its window, and the baseline.
     guess, base, scale = np.full((3, len(target)), np.nan)
     with np.errstate(all="ignore"):  # what is not finite is left to scikit-learn
         for begin, end in zip(edges.T[:-1], edges.T[1:], strict=True):
-            sums = sum_segments(features, target, starts, begin, end, extremes=plan.extremes)
+            sums = known or sum_segments(
+                features, target, starts, begin, end, extremes=plan.extremes
+            )
             past = solve(plan, sums.train, sums.pivot)
             sound &= past.sound
             _predict(sums, past.weights, begin, end, guess)
@@ -106,7 +111,9 @@ def fit_batched(
             if "mase" in job.metrics:
                 column = raw[:, job.baseline] if isinstance(job.baseline, int) else None
                 scale[later] = np.repeat(naive_scale(target, column, starts, begin), end - begin)
-        whole = solve(plan, sums.whole, sums.pivot)
+        whole = past if job.measure_only else solve(plan, sums.whole, sums.pivot)
+    if memo is not None:
+        memo[key] = sums
     sound &= whole.sound
     held = ends - edges[:, 0]
     later = _ranges(edges[:, 0], ends)
@@ -115,15 +122,11 @@ def fit_batched(
     if not sound.any():
         return None
     first = int(np.argmax(sound))
-    encoded = _reference(job, raw[starts[first] : ends[first]], target[starts[first] : ends[first]])
-    if encoded is None:
+    rows = slice(starts[first], ends[first])
+    kept_states = _states(job, plan, whole, sound, raw[rows], target[rows])
+    if kept_states is None:
         return None
-    template, state, estimator = encoded
-    chosen = {key: values[sound] for key, values in whole.attributes.items()}
-    states = fill_states(template, state, chosen, [step for step, _ in plan.expand])
-    rows = raw[starts[first] : ends[first]]
-    if states is None or not _same(template, states[0].tobytes(), estimator, rows):
-        return None
+    template, states = kept_states
     later = later[np.repeat(sound, held)]
     at, held = at[sound], held[sound]
     columns = _columns(template, states, (edges[:, 0] - starts)[sound], held)
@@ -165,6 +168,32 @@ def _predict(sums: Sums, weights: Array, cuts: Array, ends: Array, into: Array) 
     for i, (cut, end) in enumerate(zip(cuts.tolist(), ends.tolist(), strict=True)):
         if cut < end:
             np.matmul(sums.work[cut:end], weights[i], out=into[cut:end])
+
+
+def _expanded(plan: Plan, features: Array) -> Array | None:
+    try:
+        for _, step in plan.expand:
+            features = np.asarray(step.fit_transform(features), dtype=np.float64)
+    except Exception:  # noqa: BLE001 (the ordinary way meets and tells it again)
+        return None
+    return features
+
+
+def _states(
+    job: FitJob, plan: Plan, whole: Solution, sound: Array, features: Array, target: Array
+) -> tuple[str, Array] | None:
+    """The members' template and states, proven on the rows of one of them."""
+    if job.measure_only:
+        return "", np.empty((int(sound.sum()), 0), dtype=np.uint8)
+    encoded = _reference(job, features, target)
+    if encoded is None:
+        return None
+    template, state, estimator = encoded
+    chosen = {key: values[sound] for key, values in whole.attributes.items()}
+    states = fill_states(template, state, chosen, [step for step, _ in plan.expand])
+    if states is None or not _same(template, states[0].tobytes(), estimator, features):
+        return None
+    return template, states
 
 
 def _reference(job: FitJob, features: Array, target: Array) -> tuple[str, bytes, Any] | None:

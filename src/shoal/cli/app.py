@@ -20,7 +20,18 @@ from shoal.errors import ShoalError
 __all__ = ["cli", "command", "main"]
 
 
-_ORDER = ["demo", "init", "plan", "run", "train", "search", "show", "evaluate", "promote"]
+_ORDER = [
+    "demo",
+    "init",
+    "plan",
+    "run",
+    "train",
+    "search",
+    "show",
+    "evaluate",
+    "promote",
+    "reproduce",
+]
 _ORDER += ["rollback", "score", "serve", "canary", "token", "tables", "history", "events"]
 _ORDER += ["quality", "sql", "lineage", "diff", "restore", "clone", "optimize", "vacuum", "checks"]
 _ORDER += ["version"]
@@ -114,5 +125,6 @@ from shoal.cli import (  # noqa: E402  (they register commands)
     models,  # noqa: F401
     pipeline,  # noqa: F401
     project,  # noqa: F401
+    reproduce,  # noqa: F401
     serving,  # noqa: F401
 )

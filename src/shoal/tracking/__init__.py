@@ -6,6 +6,7 @@ MLflow client, user interface or server reads what is written here. This is the 
 imports MLflow, and only once a `Tracker` is used.
 """
 
+from shoal.tracking.code import changed_environment, environment
 from shoal.tracking.context import RunContext, run_context, user_name
 from shoal.tracking.runs import DatasetInput, TrackedRun
 from shoal.tracking.tracker import Tracker
@@ -19,6 +20,8 @@ __all__ = [
     "RunContext",
     "TrackedRun",
     "Tracker",
+    "changed_environment",
+    "environment",
     "run_context",
     "user_name",
 ]

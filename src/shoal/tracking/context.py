@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+
+from shoal.tracking.code import code_files, git
 
 __all__ = ["RunContext", "run_context", "user_name"]
 
@@ -33,6 +35,7 @@ class RunContext:
         environment_hash: SHA-256 of the lock file beside the project, else of the installed
             packages' ``name==version`` lines.
         user: Who started the run.
+        files: What is kept of code and environment, by file name; see `code_files`.
     """
 
     project: str
@@ -40,6 +43,7 @@ class RunContext:
     code_dirty: bool
     environment_hash: str | None
     user: str
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def run_context(folder: str | Path, *, project: str) -> RunContext:
@@ -52,28 +56,21 @@ def run_context(folder: str | Path, *, project: str) -> RunContext:
     """
     folder = Path(folder).absolute()
     root = _git(folder, "rev-parse", "--show-toplevel")
+    files = code_files(folder)
     return RunContext(
         project=project,
         code_commit=_git(folder, "rev-parse", "--verify", "HEAD"),
         code_dirty=bool(_git(folder, "status", "--porcelain", "--", ".")),
         environment_hash=_environment_hash(folder, Path(root) if root else folder),
         user=user_name(),
+        files=files,
     )
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a Git command; None without Git, without a repository or when it fails."""
-    try:
-        done = subprocess.run(  # noqa: S603 - the arguments are this module's
-            ["git", "-C", str(folder), *arguments],  # noqa: S607 - the git that the person uses
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    """Output of a Git command as text; None when there is none."""
+    said = git(folder, *arguments)
+    return (said.decode(errors="replace").strip() or None) if said else None
 
 
 def _environment_hash(folder: Path, root: Path) -> str:

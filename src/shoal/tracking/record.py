@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from shoal.models import FleetHeader, TrainedFleet
 
-__all__ = ["Recording", "move_alias"]
+__all__ = ["KEPT", "Recording", "move_alias"]
+
+# The folder among a run's artifacts that holds its code and environment.
+KEPT = "shoal"
 
 # Limits of MLflow's REST API, per request and per value.
 _BATCH = 100
@@ -77,6 +80,7 @@ class Recording:
                 lambda: self.client.finalize_logged_model(model.model_id, "FAILED")
             ):
                 self._log(run_id, model)
+                self._keep(run_id)
                 self._save(run_id, model)
                 number = self._register(run_id, model)
                 with self._undone_on_error(
@@ -116,6 +120,23 @@ class Recording:
         metrics = self._metrics(run_id, model.model_id, dataset)
         for start in range(0, len(metrics), _BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+
+    def _keep(self, run_id: str) -> None:
+        """Writes what the training needs to be made again."""
+        declared = self.trained.declaration
+        asked = {
+            "model": declared.name,
+            "table": self.trained.table,
+            "table_version": self.trained.table_version,
+            "params": dict(declared.params),
+            "tuned": {key: dict(params) for key, params in declared.tuned.items()},
+        }
+        with tempfile.TemporaryDirectory(prefix="shoal-code-") as folder:
+            for name, content in self.context.files.items():
+                (Path(folder) / name).write_bytes(content)
+            text = json.dumps(asked, indent=1, default=repr)
+            (Path(folder) / "training.json").write_text(text, encoding="utf-8")
+            self.client.log_artifacts(run_id, folder, KEPT)
 
     def _save(self, run_id: str, model: LoggedModel) -> None:
         """Writes the model folder aside, then uploads it: no loading, no inferring."""

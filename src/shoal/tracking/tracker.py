@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,6 +299,41 @@ class Tracker:
         """
         with quietly(f"read the run '{run_id}'"):
             return tracked_run(self._client.get_run(run_id))
+
+    def kept(self, run_id: str) -> Path | None:
+        """The local folder of what a run kept of its code; None for a run of another tool.
+
+        Raises:
+            TrackingError: There is no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        from shoal.tracking.record import KEPT
+
+        with quietly(f"read the run '{run_id}'"):
+            self._client.get_run(run_id)
+            if not self._client.list_artifacts(run_id, KEPT):
+                return None
+            where = self._downloads / f"kept-{run_id}"
+            where.mkdir(exist_ok=True)
+            try:
+                return Path(self._client.download_artifacts(run_id, KEPT, str(where)))
+            except MlflowException:
+                return None
+
+    def receive(self, run_id: str, name: str, text: str, tags: Mapping[str, str]) -> None:
+        """Adds a document and tags to a run that has ended.
+
+        Args:
+            run_id: The run.
+            name: The document's path among the run's artifacts.
+            text: Its content.
+            tags: Tags of the run.
+        """
+        with quietly(f"write to the run '{run_id}'"):
+            self._client.log_text(run_id, text, name)
+            for key, value in tags.items():
+                self._client.set_tag(run_id, key, value)
 
     def fleet(self, ref: str, *, trust_pickle: bool = False) -> Fleet:
         """Opens the fleet of a version, downloaded first when its artifacts are remote.

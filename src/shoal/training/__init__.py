@@ -7,6 +7,7 @@ is a plain function of Arrow data, so any engine that sorts rows by segment can 
 
 from __future__ import annotations
 
+from shoal.training.again import train_again
 from shoal.training.composite import Composite, Part, compose
 from shoal.training.kernel import FitJob, fit_segments
 from shoal.training.nursery import Nursery
@@ -23,4 +24,5 @@ __all__ = [
     "new_nursery",
     "retrain",
     "train",
+    "train_again",
 ]

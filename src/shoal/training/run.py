@@ -93,14 +93,23 @@ def finish(plan: Plan, lake: Lake, fits: Fits, begun: float, reason: str) -> Tra
         TrainingError: No segment has a model; nothing was committed.
         Conflict: Another training of the model committed first; nothing was committed.
     """
-    fitted, groups, seconds = fits
+    return commit_fleet(plan, lake, gather(plan, fits), seconds=fits[2], begun=begun, reason=reason)
+
+
+def gather(plan: Plan, fits: Fits) -> Members:
+    """Members of what was fitted, each with a model to use.
+
+    Raises:
+        TrainingError: No segment has a model.
+    """
+    fitted, groups, _ = fits
     members = assemble(plan.declaration, plan.segments, fitted, groups, plan.job)
     if not any(used is not None for used in members.table.column("model_used").to_pylist()):
         raise _nothing_fitted(plan.declaration, members)
     if members.table.column("model_used").null_count:
         chain = [*groups, baseline_member(plan)]
         members = assemble(plan.declaration, plan.segments, fitted, chain, plan.job)
-    return commit_fleet(plan, lake, members, seconds=seconds, begun=begun, reason=reason)
+    return members
 
 
 def _nothing_fitted(declaration: ModelDeclaration, members: Members) -> TrainingError:

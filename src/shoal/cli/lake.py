@@ -6,7 +6,7 @@ import datetime as dt
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from shoal.cli import show
 from shoal.cli.app import command
 from shoal.cli.lifecycle import moves
 from shoal.cli.options import as_json, opened, project_options
+
+if TYPE_CHECKING:
+    from shoal.workspace import Workspace
 
 __all__ = ["history", "sql", "tables"]
 
@@ -65,7 +68,7 @@ def history(
 ) -> None:
     """Show the versions of TABLE, newest first; of a model, how its aliases moved."""
     with opened(folder, profile) as space:
-        if not space.lake.table(table).exists() and table in space.tracker.models():
+        if _is_model(space, table):
             found = space.audit.moves(table)[::-1][:limit]
             if as_json:
                 show.print_json([asdict(move) for move in found])
@@ -89,6 +92,13 @@ def history(
             entry.get("shoal.inputs", ""),
         )
     show.console().print(grid)
+
+
+def _is_model(space: Workspace, name: str) -> bool:
+    """Whether a name is a model's and no table's; MLflow is not asked."""
+    if not name.isidentifier() or space.lake.table(name).exists():
+        return False
+    return space.lake.table(f"shoal.fleet_{name}").exists()
 
 
 @command('shoal sql "SELECT carrier, count(*) AS n FROM silver.flights GROUP BY carrier"')

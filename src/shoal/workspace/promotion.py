@@ -302,7 +302,7 @@ def judge(
         metrics[0] = _shares(measured)
     source = "each measured by its own training"
     if measured is None and evidence is not None and evidence.seen in {"neither", "unknown"}:
-        source = f"evaluation {evidence.id}, {evidence.rows:,} rows"
+        source = f"{evidence.metric} by evaluation {evidence.id}, {evidence.rows:,} rows"
         for mine, name in zip(metrics, ("challenger", "champion"), strict=True):
             if (value := evidence.values[name]) is not None:
                 mine[evidence.metric] = value

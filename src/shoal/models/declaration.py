@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -176,6 +177,8 @@ class ModelDeclaration:
             raise ModelError(
                 f"{where}: the function raised {type(error).__name__}: {error}"
             ) from error
+        if "statsforecast" in sys.modules:
+            estimator = _wrapped(estimator, where)
         missing = [a for a in ("fit", "predict") if not callable(getattr(estimator, a, None))]
         if missing or isinstance(estimator, type):
             found = (
@@ -339,6 +342,18 @@ def collecting_models() -> Iterator[list[ModelDeclaration]]:
         yield found
     finally:
         _collected.reset(token)
+
+
+def _wrapped(estimator: Any, where: str) -> Any:
+    from shoal.forecast import wrap
+    from shoal.forecast.statsforecast import is_statsforecast
+
+    if isinstance(estimator, type) or not is_statsforecast(estimator):
+        return estimator
+    try:
+        return wrap(estimator)
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}.") from error
 
 
 def _location(function: Callable[..., Any]) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from shoal.forecast.base import Forecaster, check_season
+from shoal.forecast.recursion import Shape
 from shoal.forecast.series import Step
-from shoal.forecast.smoothing import Shape, smooth
+from shoal.forecast.smoothing import smooth
 
 __all__ = ["HoltWinters"]
 
@@ -21,7 +22,7 @@ class HoltWinters(Forecaster):
 
     The equations are those of Hyndman and Athanasopoulos, *Forecasting: Principles and Practice*
     (3rd edition, chapter 8). Smoothing parameters that are not given minimise the sum of squared
-    one-step errors, by Levenberg and Marquardt's method from the best of a few starts. Level,
+    one-step errors, by a quasi-Newton method from the best of a few starts. Level,
     trend and season begin as the first (up to five) seasons say. A missing value changes nothing.
 
     Args:

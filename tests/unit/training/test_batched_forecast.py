@@ -207,3 +207,16 @@ def test_a_series_off_the_grid_says_why_and_falls_back(lake) -> None:
     assert [k[:35] for k in trained.failures] == ["ValueError: the times are irregular"]
     member = Fleet.open(trained.artifact).member('["off"]')
     assert member["model_used"] == "[]"
+
+
+def test_an_engine_fits_the_same_members(lake, engine) -> None:
+    declared = declare(lambda: HoltWinters(24, trend=None))
+    columns = ("segment", "status", "state", "mae", "rows_hash", "model_used")
+    made = []
+    for spark in (None, engine.spark):
+        trained = train(declared, lake, workers=1, spark=spark)
+        rows = pl.from_arrow(lake.table("shoal.fleet_load").scan().collect().to_arrow())
+        rows = rows.filter(pl.col("fleet_version") == trained.fleet_version)
+        made.append(rows.select(columns).sort("segment").to_dicts())
+    assert made[0] == made[1]
+    assert len(made[0]) >= 7

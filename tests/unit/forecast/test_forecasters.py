@@ -104,12 +104,11 @@ def test_the_equations_are_those_of_the_book(kind) -> None:
     "kind", [k for k in KINDS if k not in ("naive", "level only", "no season")]
 )
 def test_statsmodels_ends_at_the_same_state_and_finds_no_better(kind) -> None:
-    from statsmodels.tsa.holtwinters import ExponentialSmoothing
-
+    theirs = pytest.importorskip("statsmodels.tsa.holtwinters")
     values = noisy(144, 12, seed=1)
     ours = KINDS[kind](12).fit(times(144)[:, None], values)
     level, trend, season = begin(values, ours._shape())
-    model = ExponentialSmoothing(
+    model = theirs.ExponentialSmoothing(
         values,
         trend=ours.trend,
         damped_trend=ours.damped,
@@ -123,12 +122,12 @@ def test_statsmodels_ends_at_the_same_state_and_finds_no_better(kind) -> None:
     given = {"smoothing_level": ours.alpha_, "smoothing_seasonal": ours.gamma_}
     given |= {"smoothing_trend": ours.beta_} if ours.trend else {}
     given |= {"damping_trend": ours.phi_} if ours.damped else {}
-    theirs = model.fit(optimized=False, **given)
-    np.testing.assert_allclose(theirs.level[-1], ours.level_, rtol=1e-10)
-    np.testing.assert_allclose(theirs.season[-12:], ours.season_, rtol=1e-8)
+    fitted = model.fit(optimized=False, **given)
+    np.testing.assert_allclose(fitted.level[-1], ours.level_, rtol=1e-10)
+    np.testing.assert_allclose(fitted.season[-12:], ours.season_, rtol=1e-8)
     # Only the first eleven: statsmodels 0.15 forecasts a whole season ahead by the season before.
     later = ours.predict(times(11, 144)[:, None])
-    np.testing.assert_allclose(theirs.forecast(11), later, rtol=1e-9)
+    np.testing.assert_allclose(fitted.forecast(11), later, rtol=1e-9)
     if not ours.damped:  # statsmodels damps by up to 0.995
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its search may not converge

@@ -13,6 +13,9 @@ __all__ = ["SKOPS_INTERNALS", "is_part", "is_reduced", "resolve_class", "trusted
 # Whole libraries: but only their estimator classes, see resolve_class.
 _LIBRARIES = ("sklearn", "xgboost", "lightgbm")
 
+# Our own estimators.
+_OWN = "shoal.forecast."
+
 # Fitted internals of scikit-learn estimators that skops does not trust by itself: plain data
 # holders in compiled modules. Everything skops trusts itself is public estimators, dtypes, ufuncs.
 SKOPS_INTERNALS = (
@@ -65,7 +68,8 @@ def trusted_module(module: str, modules: Collection[str] = ()) -> bool:
         module: The module's full name.
         modules: Modules that the caller trusts besides the known libraries.
     """
-    return module.split(".", 1)[0] in _LIBRARIES or module in modules
+    known = module.split(".", 1)[0] in _LIBRARIES or module.startswith(_OWN)
+    return known or module in modules
 
 
 def resolve_class(path: str, modules: Collection[str] = ()) -> type[Any]:

@@ -16,7 +16,9 @@ __all__ = [
     "by_position",
     "feature_columns",
     "is_feature_type",
+    "is_moment_type",
     "one_column",
+    "seconds_of",
 ]
 
 
@@ -31,10 +33,21 @@ def is_feature_type(kind: pa.DataType) -> bool:
     )
 
 
+def is_moment_type(kind: pa.DataType) -> bool:
+    """Whether a column of that type holds moments: as a feature, seconds since 1970 (UTC)."""
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
+def seconds_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Moments as seconds since 1970, float64; a time without a zone counts as UTC."""
+    ticks = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+    return pc.divide(ticks.cast(pa.float64()), 1e6)
+
+
 def feature_columns(
     rows: pa.Table, features: Sequence[str], model: str
 ) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-    """The features as float64 arrays of shape (rows,); nulls become NaN.
+    """The features as float64 arrays of shape (rows,); nulls become NaN, moments seconds.
 
     Args:
         rows: A table with the feature columns.
@@ -57,6 +70,8 @@ def feature_columns(
         if pa.types.is_null(kind):
             found.append(np.full(rows.num_rows, np.nan))
             continue
+        if is_moment_type(kind):
+            column, kind = seconds_of(column), pa.float64()
         if not is_feature_type(kind):
             raise _wrong(column, name, kind)
         if pa.types.is_boolean(kind):
@@ -108,7 +123,7 @@ def accepts_nan(estimator: Any) -> bool:
 
 
 def by_position(estimator: Any, features: Sequence[str]) -> bool:
-    """Turn the column names inside an unfitted estimator's column transformers into positions.
+    """Turn the column names inside an unfitted estimator's transformers into positions.
 
     Estimators of a fleet get arrays, whose columns have positions only.
 
@@ -125,11 +140,16 @@ def by_position(estimator: Any, features: Sequence[str]) -> bool:
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import FeatureUnion, Pipeline
 
+    from shoal.forecast import Fourier
+
     if isinstance(estimator, Pipeline):
         # A sum, because every part must be visited.
         return sum(by_position(step, features) for _, step in estimator.steps) > 0
     if isinstance(estimator, FeatureUnion):
         return sum(by_position(part, features) for _, part in estimator.transformer_list) > 0
+    if isinstance(estimator, Fourier) and isinstance(estimator.column, str):
+        estimator.column = _places(estimator.column, features, "Fourier")
+        return True
     if not isinstance(estimator, ColumnTransformer):
         return False
     placed = [(name, part, _places(on, features)) for name, part, on in estimator.transformers]
@@ -138,7 +158,7 @@ def by_position(estimator: Any, features: Sequence[str]) -> bool:
     return sum(by_position(part, features) for _, part, _ in placed) > 0 or changed
 
 
-def _places(columns: Any, features: Sequence[str]) -> Any:
+def _places(columns: Any, features: Sequence[str], owner: str = "ColumnTransformer") -> Any:
     if callable(columns):
         raise ModelError(
             "A ColumnTransformer chooses its columns by a function, which needs a data frame.",
@@ -148,7 +168,7 @@ def _places(columns: Any, features: Sequence[str]) -> Any:
         if columns not in features:
             near = nearest(columns, features)
             raise ModelError(
-                f"A ColumnTransformer names column {columns!r}, which is no feature; features "
+                f"A {owner} names column {columns!r}, which is no feature; features "
                 f"are {', '.join(features)}.",
                 hint=f"did you mean {near!r}?" if near else None,
             )

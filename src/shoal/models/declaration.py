@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -53,7 +54,8 @@ class ModelDeclaration:
         min_rows: A segment with fewer training rows uses a fallback.
         seed: Seeds the split (without ``time``) and the fallback groups' samples.
         timeout: Seconds that one segment may take, its measuring included; then it has failed.
-        batched: Segments of linear models are fitted many at once; False fits one after the other.
+        batched: Segments of linear models and forecasters are fitted many at once; False fits one
+            after the other.
         trust_pickle: Pickle estimators that cannot be stored otherwise, and open them again.
         promote_if: A gate that a new version must pass to become the champion; see
             `shoal.models.gate`.
@@ -176,6 +178,8 @@ class ModelDeclaration:
             raise ModelError(
                 f"{where}: the function raised {type(error).__name__}: {error}"
             ) from error
+        if "statsforecast" in sys.modules:
+            estimator = _wrapped(estimator, where)
         missing = [a for a in ("fit", "predict") if not callable(getattr(estimator, a, None))]
         if missing or isinstance(estimator, type):
             found = (
@@ -270,7 +274,8 @@ def model(
         time: Column that orders rows in time.
         metric: One of `metric_names`.
         metrics: More metrics to measure.
-        features: Columns it predicts from; default every other numeric or boolean column.
+        features: Columns it predicts from; default every other numeric or boolean column, or for a
+            forecaster the time. A date or timestamp that is named counts its seconds since 1970.
         key: Columns that identify a row.
         baseline: ``mean``, ``last`` or ``seasonal_naive:<feature column>``.
         params: Arguments for the function.
@@ -281,7 +286,7 @@ def model(
         min_rows: Segments with fewer training rows use a fallback.
         seed: Seeds everything random in the training.
         timeout: Seconds that one segment may take; one that takes longer has failed.
-        batched: Fit many segments at once where the maths allows: linear models.
+        batched: Fit many segments at once where the maths allows: linear models, forecasters.
         trust_pickle: Pickle estimators that cannot be stored otherwise. Whoever opens a pickled
             model runs whatever code is in it; a server refuses it until it is told to trust it.
         promote_if: What a new version must meet to become the champion, in metrics of its own and
@@ -339,6 +344,18 @@ def collecting_models() -> Iterator[list[ModelDeclaration]]:
         yield found
     finally:
         _collected.reset(token)
+
+
+def _wrapped(estimator: Any, where: str) -> Any:
+    from shoal.forecast import wrap
+    from shoal.forecast.statsforecast import is_statsforecast
+
+    if isinstance(estimator, type) or not is_statsforecast(estimator):
+        return estimator
+    try:
+        return wrap(estimator)
+    except ValueError as error:
+        raise ModelError(f"{where}: {error}.") from error
 
 
 def _location(function: Callable[..., Any]) -> str:

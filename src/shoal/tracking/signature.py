@@ -50,10 +50,10 @@ def _type_name(kind: pa.DataType, is_key: bool) -> str:
         return "boolean"
     if pa.types.is_integer(kind):
         return "long"
+    if pa.types.is_timestamp(kind) or (pa.types.is_date(kind) and not is_key):
+        return "datetime"
     if pa.types.is_floating(kind) or not is_key:
         return "double"
-    if pa.types.is_timestamp(kind):
-        return "datetime"
     return "string"  # dates and decimals too: pandas holds them as objects
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal.errors import TrainingError
+from shoal.models.columns import is_moment_type, seconds_of
 from shoal.models.segments import segment_codes, segment_key
 from shoal.training.fitting import AT_ONCE, Fits, Progress, refuse_parameters, without_state
 from shoal.training.kernel import (
@@ -369,6 +370,8 @@ def sample_groups(
 
 
 def _number(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if is_moment_type(column.type):
+        column = seconds_of(column)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     return column.cast(pa.float64()).fill_null(float("nan"))

@@ -15,9 +15,9 @@ import pyarrow as pa
 from shoal.errors import TrainingError
 from shoal.models import ModelDeclaration
 from shoal.training.base import Base
-from shoal.training.batched import is_batched
+from shoal.training.batched import is_batched, least_together
 from shoal.training.carry import Refit
-from shoal.training.kernel import fit_segments
+from shoal.training.kernel import FitJob, fit_segments
 from shoal.training.local import Local
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
@@ -99,7 +99,7 @@ def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | 
 
     # The global model is always there, for segments that were never seen; it takes longest.
     first = plan.chosen(_group_task(segments, whole, 0), whole)
-    chunks = _chunks(segments, pool.size, at_once=is_batched(plan.job))
+    chunks = _chunks(segments, pool.size, plan.job)
     tasks = [plan.chosen(t, range(t.first, t.first + len(t))) for t in chunks]
     pool.run([first, *tasks], done)
     fitted = pa.concat_tables(
@@ -162,7 +162,7 @@ def refit(
 
     if len(work.stale):
         pool.open(job, folder / "rows.arrow")
-        runs = _runs(work.offsets, pool.size, at_once=is_batched(plan.job))
+        runs = _runs(work.offsets, pool.size, plan.job)
         pool.run((plan.chosen(t, work.stale[t.first : t.first + len(t)]) for t in runs), done)
     fresh = [pa.Table.from_batches([batches[i]]) for i in sorted(batches)]
     kept = np.setdiff1d(np.arange(len(work.keys)), work.stale)
@@ -236,11 +236,10 @@ def _sorted_rows(plan: Plan, groups: list[Group], folder: Path) -> np.ndarray[An
     return np.stack([bounds[:-1], bounds[1:]], axis=1)
 
 
-def _runs(offsets: np.ndarray[Any, Any], workers: int, *, at_once: bool) -> Iterator[Task]:
+def _runs(offsets: np.ndarray[Any, Any], workers: int, job: FitJob) -> Iterator[Task]:
     """Tasks of segments whose rows lie side by side."""
     rows = int((offsets[:, 1] - offsets[:, 0]).sum())
-    limit = _most(rows, len(offsets)) if at_once else 64
-    most = min(max(len(offsets) // (workers * 4), 1), limit)
+    most = min(max(len(offsets) // (workers * 4), 1), _most(job, rows, len(offsets), workers))
     first = 0
     for i in range(1, len(offsets) + 1):
         apart = i == len(offsets) or offsets[i, 0] != offsets[i - 1, 1]
@@ -284,10 +283,10 @@ def _group_task(segments: Segments, group: Group, position: int) -> Task:
     return Task(first=position, offsets=bounds, group=True)
 
 
-def _chunks(segments: Segments, workers: int, *, at_once: bool) -> Iterator[Task]:
+def _chunks(segments: Segments, workers: int, job: FitJob) -> Iterator[Task]:
     """Large chunks first and small ones last, so that all workers end together."""
     count, at = len(segments.texts), 0
-    most = _most(int(segments.offsets[-1]), count) if at_once else 64
+    most, at_once = _most(job, int(segments.offsets[-1]), count, workers), is_batched(job)
     while at < count:
         # What is fitted at once takes so short that no worker waits long for another.
         size = most if at_once else min(max((count - at) // (workers * 8), 1), most)
@@ -295,9 +294,12 @@ def _chunks(segments: Segments, workers: int, *, at_once: bool) -> Iterator[Task
         at += size
 
 
-def _most(rows: int, segments: int) -> int:
-    """How many segments are fitted at once."""
-    return max(AT_ONCE * segments // max(rows, 1), 64)
+def _most(job: FitJob, rows: int, segments: int, workers: int) -> int:
+    """How many segments a worker is given at once."""
+    if not is_batched(job):
+        return 64
+    least = min(least_together(job), -(-segments // workers))
+    return max(AT_ONCE * segments // max(rows, 1), least, 64)
 
 
 def refuse_parameters(declaration: ModelDeclaration, batch: pa.RecordBatch | pa.Table) -> None:

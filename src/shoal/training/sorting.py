@@ -130,12 +130,12 @@ def _columns(
     import polars as pl
 
     nan = float("nan")
+    kinds = scan.collect_schema()
     columns = [
-        pl.col(f.name).cast(pl.Float64).fill_null(nan).alias(str(i))
+        _number(pl.col(f.name), kinds[f.name]).fill_null(nan).alias(str(i))
         for i, f in enumerate(source.features)
     ]
     goal = pl.col(declaration.target)
-    kinds = scan.collect_schema()
     if target.classes is not None:
         codes = {_original(v, source, declaration): float(i) for i, v in enumerate(target.classes)}
         goal = goal.replace_strict(
@@ -153,6 +153,15 @@ def _columns(
         columns.append(moment.cast(pl.Int64).fill_null(NO_TIME).alias(TIME))
         return columns, [pl.col(TIME)]
     return columns, []
+
+
+def _number(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """A feature; of a moment its seconds, as `feature_columns` has it."""
+    import polars as pl
+
+    if not kind.is_temporal():
+        return column.cast(pl.Float64)
+    return column.cast(pl.Datetime("us")).to_physical().cast(pl.Float64) / 1e6
 
 
 def _one_key(columns: pl.LazyFrame, segments: int) -> list[pl.Expr]:

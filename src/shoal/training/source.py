@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 from shoal.errors import TrainingError, nearest
 from shoal.lake import Lake, Table
 from shoal.models import FeatureField, ModelDeclaration
-from shoal.models.columns import is_feature_type
+from shoal.models.columns import is_feature_type, is_moment_type
 from shoal.models.segments import key_texts
 
 if TYPE_CHECKING:
@@ -141,6 +141,9 @@ def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) 
 
 
 def _features(declaration: ModelDeclaration, schema: pa.Schema) -> tuple[FeatureField, ...]:
+    if declaration.features is None and _needs_time(declaration):
+        assert declaration.time is not None
+        declaration = replace(declaration, features=(declaration.time,))
     others = {declaration.target, declaration.time, *declaration.by, *declaration.key}
     if declaration.features is None:
         fields = [f for f in schema if f.name not in others and is_feature_type(f.type)]
@@ -153,10 +156,10 @@ def _features(declaration: ModelDeclaration, schema: pa.Schema) -> tuple[Feature
     else:
         fields = [schema.field(name) for name in declaration.features]
         for found in fields:
-            if not is_feature_type(found.type):
+            if not is_feature_type(found.type) and not is_moment_type(found.type):
                 raise TrainingError(
                     f"{_where(declaration)}: feature {found.name!r} is {found.type}; expected a "
-                    "numeric or boolean column.",
+                    "numeric, boolean, date or timestamp column.",
                     hint="encode it in the pipeline, for example as one column per category",
                 )
     kind, _, column = declaration.baseline.partition(":")
@@ -167,6 +170,20 @@ def _features(declaration: ModelDeclaration, schema: pa.Schema) -> tuple[Feature
             f"features are {', '.join(names)}."
         )
     return tuple(FeatureField(name=f.name, dtype=str(f.type)) for f in fields)
+
+
+def _needs_time(declaration: ModelDeclaration) -> bool:
+    """Whether the estimator is a forecaster, whose one feature is the time."""
+    estimator = declaration.build()
+    if not getattr(estimator, "needs_time", False):
+        return False
+    if declaration.time is None:
+        raise TrainingError(
+            f"{_where(declaration)}: {type(estimator).__name__} forecasts from the time, but no "
+            "time column is declared.",
+            hint='name it: @shoal.model(..., time="read_at")',
+        )
+    return True
 
 
 def check_target(declaration: ModelDeclaration, source: Source, *, classifier: bool) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,7 @@ import pyarrow as pa
 from shoal.errors import ModelError
 from shoal.models.codecs import Encoder, decode, prove_round_trip
 from shoal.models.metrics import Held
-from shoal.training.batched.moments import Sums, sum_segments
-from shoal.training.batched.plan import Plan, plan_of
-from shoal.training.batched.solve import Solution, solve
+from shoal.training.batched.learners import Learner, Rows, learner_of
 from shoal.training.batched.state import fill_states
 from shoal.training.intervals import naive_scale
 from shoal.training.measured import sum_columns
@@ -22,7 +21,7 @@ from shoal.training.measured import sum_columns
 if TYPE_CHECKING:
     from shoal.training.kernel import FitJob
 
-__all__ = ["Together", "fit_batched", "is_batched"]
+__all__ = ["Together", "fit_batched", "is_batched", "least_together"]
 
 Array = np.ndarray[Any, Any]
 
@@ -81,52 +80,43 @@ def fit_batched(
         The fitted segments; None when there are none. The others are for scikit-learn.
     """
     begun, used = time.perf_counter(), time.process_time()
-    plan = _plan(job)
+    learner = _learner(job)
     at = np.flatnonzero(edges[:, 0] - bounds[:-1] >= max(job.min_rows, 2))
-    if plan is None or not len(at):
+    if learner is None or not len(at):
         return None
     starts, ends, edges = bounds[at], bounds[at + 1], edges[at]
-    raw = features
-    # Trials of the same rows, which have one window, differ in the solution only.
-    memo, key = job.memo, repr((plan.expand, plan.extremes))
-    known: Sums | None = memo.get(key) if memo is not None else None
-    if known is None:
-        expanded = _expanded(plan, features)
-        if expanded is None:
-            return None
-        features = expanded
+    rows = Rows(features, target, starts, ends)
+    try:
+        learner.start(rows)
+    except Exception:  # noqa: BLE001 (as above)
+        return None
     sound = np.ones(len(at), dtype=bool)
     # Of each row: what is said of it by a model of the rows before its window, and the baseline.
     guess, base, scale = np.full((3, len(target)), np.nan)
     with np.errstate(all="ignore"):  # what is not finite is left to scikit-learn
         for begin, end in zip(edges.T[:-1], edges.T[1:], strict=True):
-            sums = known or sum_segments(
-                features, target, starts, begin, end, extremes=plan.extremes
-            )
-            past = solve(plan, sums.train, sums.pivot)
-            sound &= past.sound
-            _predict(sums, past.weights, begin, end, guess)
+            sound &= learner.window(begin, end, guess)
             later = _ranges(begin, end)
-            base[later] = _baseline(job, raw, target, sums, begin, end)
+            base[later] = _baseline(job, rows, learner, begin, end)
             if "mase" in job.metrics:
-                column = raw[:, job.baseline] if isinstance(job.baseline, int) else None
+                column = features[:, job.baseline] if isinstance(job.baseline, int) else None
                 scale[later] = np.repeat(naive_scale(target, column, starts, begin), end - begin)
-        whole = past if job.measure_only else solve(plan, sums.whole, sums.pivot)
-    if memo is not None:
-        memo[key] = sums
-    sound &= whole.sound
+        attributes, whole = ({}, sound) if job.measure_only else learner.whole()
+    sound &= whole
     held = ends - edges[:, 0]
     later = _ranges(edges[:, 0], ends)
     broken = np.flatnonzero(~np.isfinite(guess[later]))
     sound[np.searchsorted(np.cumsum(held), broken, side="right")] = False
     if not sound.any():
         return None
-    first = int(np.argmax(sound))
-    rows = slice(starts[first], ends[first])
-    kept_states = _states(job, plan, whole, sound, raw[rows], target[rows])
-    if kept_states is None:
-        return None
-    template, states = kept_states
+    template, states = "", np.empty((int(sound.sum()), 0), dtype=np.uint8)
+    if not job.measure_only:
+        first = int(np.argmax(sound))
+        chosen = {key: values[sound] for key, values in attributes.items()}
+        encoded = _states(job, learner, first, chosen, rows.part(first)[0])
+        if encoded is None:
+            return None
+        template, states = encoded
     later = later[np.repeat(sound, held)]
     at, held = at[sound], held[sound]
     columns = _columns(template, states, (edges[:, 0] - starts)[sound], held)
@@ -152,54 +142,43 @@ def fit_batched(
 
 def is_batched(job: FitJob) -> bool:
     """Whether the job's segments are fitted at once, all that can be."""
-    return _plan(job) is not None
+    return _learner(job) is not None
 
 
-def _plan(job: FitJob) -> Plan | None:
+def least_together(job: FitJob) -> int:
+    """How many segments it takes to be worth fitting them at once; 0 for any number."""
+    learner = _learner(job)
+    return 0 if learner is None else learner.at_least
+
+
+def _learner(job: FitJob) -> Learner | None:
     if not job.batched or job.classes or job.nan_ok:
         return None
     try:
-        return plan_of(job.build())
+        return learner_of(job.build(), job.memo)
     except Exception:  # noqa: BLE001 (the ordinary way says what is wrong, segment by segment)
         return None
 
 
-def _predict(sums: Sums, weights: Array, cuts: Array, ends: Array, into: Array) -> None:
-    for i, (cut, end) in enumerate(zip(cuts.tolist(), ends.tolist(), strict=True)):
-        if cut < end:
-            np.matmul(sums.work[cut:end], weights[i], out=into[cut:end])
-
-
-def _expanded(plan: Plan, features: Array) -> Array | None:
-    try:
-        for _, step in plan.expand:
-            features = np.asarray(step.fit_transform(features), dtype=np.float64)
-    except Exception:  # noqa: BLE001 (the ordinary way meets and tells it again)
-        return None
-    return features
-
-
 def _states(
-    job: FitJob, plan: Plan, whole: Solution, sound: Array, features: Array, target: Array
+    job: FitJob, learner: Learner, first: int, attributes: Mapping[Any, Array], features: Array
 ) -> tuple[str, Array] | None:
-    """The members' template and states, proven on the rows of one of them."""
-    if job.measure_only:
-        return "", np.empty((int(sound.sum()), 0), dtype=np.uint8)
-    encoded = _reference(job, features, target)
+    """The members' template and states, proven on the rows of the first of them."""
+    encoded = _reference(job, learner, first, features)
     if encoded is None:
         return None
     template, state, estimator = encoded
-    chosen = {key: values[sound] for key, values in whole.attributes.items()}
-    states = fill_states(template, state, chosen, [step for step, _ in plan.expand])
+    states = fill_states(template, state, attributes, learner.fixed)
     if states is None or not _same(template, states[0].tobytes(), estimator, features):
         return None
     return template, states
 
 
-def _reference(job: FitJob, features: Array, target: Array) -> tuple[str, bytes, Any] | None:
+def _reference(
+    job: FitJob, learner: Learner, first: int, features: Array
+) -> tuple[str, bytes, Any] | None:
     try:
-        estimator = job.build()
-        estimator.fit(features, target)
+        estimator = learner.member(job.build, first)
         encoded = Encoder().encode(estimator)
         prove_round_trip(estimator, encoded, features[:50])
     except Exception:  # noqa: BLE001 (the ordinary way meets and tells it again)
@@ -225,16 +204,11 @@ def _ranges(starts: Array, ends: Array) -> Array:
     return found
 
 
-def _baseline(
-    job: FitJob, features: Array, target: Array, sums: Sums, cuts: Array, ends: Array
-) -> Array:
+def _baseline(job: FitJob, rows: Rows, learner: Learner, cuts: Array, ends: Array) -> Array:
     if isinstance(job.baseline, int):
-        column: Array = features[_ranges(cuts, ends), job.baseline]
+        column: Array = rows.features[_ranges(cuts, ends), job.baseline]
         return column
-    if job.baseline == "last":
-        each: Array = target[cuts - 1]
-    else:
-        each = sums.pivot[:, -1] + sums.train.shift[:, -1]
+    each: Array = rows.target[cuts - 1] if job.baseline == "last" else learner.means(cuts)
     return np.repeat(each, ends - cuts)
 
 

@@ -42,7 +42,7 @@ def plan_of(estimator: Any) -> Plan | None:
 
     Supported are scikit-learn's ``LinearRegression`` and ``Ridge`` (solvers ``auto``,
     ``cholesky`` and ``svd``), alone or last in a ``Pipeline`` whose other steps are first any
-    ``PolynomialFeatures`` or ``FunctionTransformer`` of a numpy function, then any
+    ``PolynomialFeatures``, `Fourier` or ``FunctionTransformer`` of a numpy function, then any
     ``StandardScaler``, ``MinMaxScaler`` or ``MaxAbsScaler``. Subclasses are not: they may do
     anything else.
     """
@@ -98,9 +98,11 @@ def _scaler(step: Any) -> bool:
 def _row_wise(step: Any) -> bool:
     from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures
 
+    from shoal.forecast import Fourier
+
     if not _plain(step):
         return False
-    if type(step) is PolynomialFeatures:
+    if type(step) in (PolynomialFeatures, Fourier):
         return True
     if type(step) is not FunctionTransformer or (step.check_inverse and step.inverse_func):
         return False

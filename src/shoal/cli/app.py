@@ -20,19 +20,18 @@ from shoal.errors import ShoalError
 __all__ = ["cli", "command", "main"]
 
 
-_ORDER = [
-    "demo",
-    "init",
-    "plan",
-    "run",
-    "train",
-    "search",
-    "show",
-    "evaluate",
-    "promote",
+_ORDER = ["demo", "init", "plan", "run", "train", "search", "show", "evaluate", "promote"]
+_ORDER += [
+    "rollback",
     "reproduce",
+    "score",
+    "serve",
+    "canary",
+    "token",
+    "tables",
+    "history",
+    "events",
 ]
-_ORDER += ["rollback", "score", "serve", "canary", "token", "tables", "history", "events"]
 _ORDER += ["quality", "sql", "lineage", "diff", "restore", "clone", "optimize", "vacuum", "checks"]
 _ORDER += ["version"]
 

@@ -37,6 +37,7 @@ class TrainedFleet:
         current_version: The oldest version that a member was compared with; None when it is
             ``table_version``. Older after some segments were fitted alone.
         tags: More to say of the run and the version, such as the search that it follows.
+        searched: The declaration with the parameters that a search found; None without one.
         inputs: MLflow's types of the input columns, when another version's are known to hold.
     """
 
@@ -58,4 +59,5 @@ class TrainedFleet:
     reason: str = ""
     current_version: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    searched: ModelDeclaration | None = None
     inputs: Mapping[str, str] | None = None

@@ -123,7 +123,7 @@ class Recording:
 
     def _keep(self, run_id: str) -> None:
         """Writes what the training needs to be made again."""
-        declared = self.trained.declaration
+        declared = self.trained.searched or self.trained.declaration
         asked = {
             "model": declared.name,
             "table": self.trained.table,

@@ -41,10 +41,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     fingerprint = ""
     with space:
         (declaration,) = space.declared([request["model"]])
+        definition = declaration.fingerprint()
         if declaration.search is not None:  # what it found then
-            declaration = replace(
-                declaration, params=request["params"], tuned=request.get("tuned", {})
-            )
+            found_then = {"params": request["params"], "tuned": request["tuned"]}
+            declaration = replace(declaration, search=None, **found_then)
         for version in request["versions"]:
             try:
                 rows, fingerprint = train_again(
@@ -56,7 +56,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             pq.write_table(rows, Path(request["folder"]) / f"{version}.parquet")
     return {
         "fingerprint": fingerprint,
-        "definition": declaration.fingerprint(),
+        "definition": definition,
         "environment": environment(),
         "gone": gone,
     }

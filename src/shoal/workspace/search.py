@@ -118,4 +118,10 @@ def with_search(trained: TrainedFleet, declaration: ModelDeclaration, found: Fou
         "shoal.trials_table": found.trials_table,
         "shoal.search_table_version": str(found.table_version),
     }
-    return replace(trained, declaration=declaration, metrics=metrics, tags=tags)
+    return replace(
+        trained,
+        declaration=declaration,
+        searched=trained.declaration,
+        metrics=metrics,
+        tags=tags,
+    )

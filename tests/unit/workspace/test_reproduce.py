@@ -39,6 +39,10 @@ def trees():
 def chance():
     return RandomForestRegressor(n_estimators=3)
 
+@shoal.model(**SHOP, search=shoal.Search(trials=4, per="segment", space={"alpha": [0.01, 1.0, 100.0]}))
+def searched(alpha: float = 1.0):
+    return make_pipeline(StandardScaler(), Ridge(alpha=alpha * FACTOR))
+
 @shoal.model(table="gold.sales", target="y", time="day")
 def all_of_it():
     return XGBRegressor(n_estimators=5, n_jobs=1)
@@ -97,7 +101,7 @@ def train(root, *names, **options) -> list[str]:
 
 @pytest.mark.parametrize("project", ["repository", "plain"], indirect=True)
 def test_every_member_is_the_same_though_the_code_has_moved_on(project) -> None:
-    refs = train(project, "price", "trees", "all_of_it")
+    refs = train(project, "price", "trees", "all_of_it", "searched")
     (project / "chores.py").write_text("FACTOR = 9.0\n")
     with Workspace.open(project) as space:
         for ref in refs:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         stream,
     )
     from shoal.serving import Client
-    from shoal.workspace import Workspace
+    from shoal.workspace import Workspace, start_run
 
 __version__ = "0.1.0"
 
@@ -53,6 +53,7 @@ __all__ = [
     "polars",
     "predict",
     "r",
+    "start_run",
     "stream",
 ]
 
@@ -63,6 +64,7 @@ _HOMES = {
     "Search": "shoal.models",
     "ShoalError": "shoal.errors",
     "Workspace": "shoal.workspace",
+    "start_run": "shoal.workspace",
     "model": "shoal.models",
 }
 

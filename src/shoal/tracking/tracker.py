@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from shoal.tracking.quiet import quietly
 from shoal.tracking.record import Recording, move_alias
 from shoal.tracking.registry import all_pages, listed, model_version, named, pointers_of
 from shoal.tracking.runs import TrackedRun, tracked_run
+from shoal.tracking.scripts import Keep, script_run
 from shoal.tracking.version import ModelVersion, Pointers, Reference
 
 if TYPE_CHECKING:
@@ -299,6 +301,14 @@ class Tracker:
         """
         with quietly(f"read the run '{run_id}'"):
             return tracked_run(self._client.get_run(run_id))
+
+    def script_run(
+        self, name: str, context: RunContext
+    ) -> AbstractContextManager[tuple[str, Keep]]:
+        """A run that is MLflow's active one while open; see `script_run`."""
+        with quietly(f"begin the run '{name}'"):
+            experiment = self._experiment_id()
+        return script_run(self._client, self.uri, experiment, name, context)
 
     def kept(self, run_id: str) -> Path | None:
         """The local folder of what a run kept of its code; None for a run of another tool.

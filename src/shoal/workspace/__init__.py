@@ -17,6 +17,7 @@ from shoal.workspace.report import (
     SearchReport,
     TableReport,
 )
+from shoal.workspace.scripts import ScriptRun, start_run
 from shoal.workspace.workspace import Workspace
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "Quality",
     "RunReport",
     "ScoreReport",
+    "ScriptRun",
     "SearchReport",
     "TableReport",
     "Workspace",
+    "start_run",
 ]

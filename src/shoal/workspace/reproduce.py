@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime as dt
 import json
 import os
 import shutil
@@ -11,14 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError, TrackingError
+from shoal.workspace.reproduction import Reproduction, checked_out, keep_receipt
+from shoal.workspace.rerun import is_run, run_again, script_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,42 +28,6 @@ __all__ = ["Reproduction", "reproduce"]
 
 # Rows of each segment whose predictions are compared where the stored bytes differ.
 _ROWS = 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reproduction:
-    """What a training once more showed.
-
-    Attributes:
-        model: The version, as ``models:/delay/7``.
-        run_id: Its run.
-        table: What it was trained on, as ``gold.delay_features@12``.
-        verdicts: Members by verdict: ``identical`` (stored bytes and metric), ``equal`` (within
-            the tolerance), ``different`` or ``gone`` (its data cannot be read).
-        difference: The largest relative difference of predictions of members that are not
-            identical; None where there is none to tell.
-        causes: What may be why, the first the likeliest; empty when all are identical.
-        different: Up to 20 members that are different, by segment.
-        environment: ``same``, or ``rebuilt``, or what differs from the recorded one.
-        code: Where the code came from: the commit, with a patch or not, or the kept files.
-        seconds: How long it took.
-    """
-
-    model: str
-    run_id: str
-    table: str
-    verdicts: Mapping[str, int]
-    difference: float | None
-    causes: tuple[str, ...]
-    different: tuple[str, ...]
-    environment: str
-    code: str
-    seconds: float = field(compare=False)
-
-    @property
-    def proven(self) -> bool:
-        """Whether every member is identical, or equal within the tolerance."""
-        return not self.verdicts.get("different") and not self.verdicts.get("gone")
 
 
 def reproduce(
@@ -96,6 +58,9 @@ def reproduce(
     from shoal.tracking import environment as this_environment
 
     begun = time.perf_counter()
+    script = script_of(space, ref)
+    if script is not None:
+        return run_again(space, ref, script, tolerance, begun)
     version = _version(space, ref)
     kept = space.tracker.kept(version.run_id) if version.run_id else None
     if kept is None or not (kept / "training.json").is_file():
@@ -114,7 +79,7 @@ def reproduce(
     packages = [text for text in changed if not text.startswith(("processor", "threads"))]
     with (
         tempfile.TemporaryDirectory(prefix="shoal-reproduce-") as name,
-        _code(space.project.root, kept, about, Path(name)) as (project, code),
+        checked_out(space.project.root, kept, about, Path(name)) as (project, code),
     ):
         rebuild = environment == "rebuild" or (environment == "auto" and bool(packages))
         python = _python(Path(name), then) if rebuild else Path(sys.executable)
@@ -145,13 +110,13 @@ def reproduce(
         code=code,
         seconds=time.perf_counter() - begun,
     )
-    _keep_receipt(space, found)
+    keep_receipt(space, found)
     return found
 
 
 def _version(space: Workspace, ref: str) -> ModelVersion:
     text = ref.removeprefix("models:/")
-    if len(text) == 32 and set(text) <= set("0123456789abcdef"):
+    if is_run(text):
         run = space.tracker.run(text)
         name = run.params.get("model", "")
         for version in space.tracker.versions(name) if name else ():
@@ -159,7 +124,7 @@ def _version(space: Workspace, ref: str) -> ModelVersion:
                 return version
         raise TrackingError(
             f"The run {text} registered no model.",
-            hint="a script's run, with shoal.start_run, is run again by its own name",
+            hint="only runs of shoal train and of shoal.start_run() keep what is needed",
         )
     return space.tracker.resolve(text)
 
@@ -209,43 +174,6 @@ def _chosen(rows: pl.DataFrame, segments: Sequence[str], version: ModelVersion) 
     if len(found) < len(set(segments)):
         raise TrackingError(f"{version.uri} has not all of the segments {', '.join(segments)}.")
     return found
-
-
-@contextlib.contextmanager
-def _code(
-    root: Path, kept: Path, about: Mapping[str, Any], folder: Path
-) -> Iterator[tuple[Path, str]]:
-    """The project as it was, in a folder of its own, and where it came from."""
-    from shoal.tracking.code import git
-
-    place = folder / "code"
-    if (kept / "code.zip").is_file():
-        with zipfile.ZipFile(kept / "code.zip") as archive:
-            for member in archive.namelist():
-                if not (place / member).resolve().is_relative_to(place.resolve()):
-                    raise TrackingError(f"The kept code names a file outside of it: {member}.")
-            archive.extractall(place)
-        yield place, "the files that the run kept"
-        return
-    commit = about.get("commit")
-    if commit is None or about["kept"] not in ("commit", "patch"):
-        raise TrackingError(
-            f"The run kept no code: {about['kept']}.", hint="commit the code, and train again"
-        )
-    if git(root, "worktree", "add", "--detach", "--force", str(place), commit) is None:
-        raise TrackingError(
-            f"The commit {commit[:12]} is not in the repository of {root}.",
-            hint="fetch it: git fetch --all",
-        )
-    try:
-        said = f"commit {commit[:12]}"
-        if (kept / "code.patch").is_file():
-            if git(place, "apply", "--whitespace=nowarn", str(kept / "code.patch")) is None:
-                raise TrackingError(f"The kept changes do not fit commit {commit[:12]}.")
-            said += " and the uncommitted changes of the run"
-        yield place / about["folder"], said
-    finally:
-        git(root, "worktree", "remove", "--force", str(place))
 
 
 def _python(folder: Path, then: Mapping[str, Any]) -> Path:
@@ -385,14 +313,3 @@ def _causes(
         if not causes:
             causes.append("none found: does the estimator use randomness without random_state=?")
     return tuple(causes)
-
-
-def _keep_receipt(space: Workspace, found: Reproduction) -> None:
-    now = dt.datetime.now(dt.UTC)
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.verdicts.items()))
-    space.tracker.receive(
-        found.run_id,
-        f"reproductions/{now:%Y%m%dT%H%M%S%f}.json",
-        json.dumps({"at": now.isoformat(), **asdict(found)}, indent=1),
-        {"shoal.reproduced": f"{now:%Y-%m-%d %H:%M} UTC: {counts}"[:5000]},
-    )

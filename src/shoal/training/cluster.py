@@ -22,14 +22,8 @@ from shoal.errors import TrainingError
 from shoal.models.columns import is_moment_type, seconds_of
 from shoal.models.segments import segment_codes, segment_key
 from shoal.training.fitting import AT_ONCE, Fits, Progress, refuse_parameters, without_state
-from shoal.training.kernel import (
-    SAMPLE,
-    TARGET,
-    TIME,
-    FitJob,
-    fit_sample,
-    sample_rows,
-)
+from shoal.training.groups import SAMPLE, fit_sample, sample_rows
+from shoal.training.kernel import TARGET, TIME, FitJob
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
 from shoal.training.ship import pickled_job

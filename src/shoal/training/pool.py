@@ -14,7 +14,7 @@ from typing import Self
 import pyarrow as pa
 
 from shoal.errors import TrainingError
-from shoal.training.kernel import lost_segment
+from shoal.training.groups import lost_segment
 from shoal.training.nursery import Nursery, cause_of, search_path
 from shoal.training.task import Task
 

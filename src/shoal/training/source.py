@@ -101,6 +101,18 @@ class Segments:
     offsets: np.ndarray[Any, Any]
 
 
+# Columns of the table of members, beside the keys.
+_RESERVED = frozenset(
+    {
+        "segment", "level", "status", "model_used", "uses", "reason", "error", "rows",
+        "rows_train", "rows_holdout", "rows_dropped", "rows_hash", "template", "structure",
+        "state", "pickled", "interval", "fit_seconds", "core_seconds", "data_bytes",
+        "state_bytes", "origin_version", "trained_on_version", "table_version", "fingerprint",
+        "trained_at", "fleet_version", "params", "table",
+    }
+)  # fmt: skip
+
+
 def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) -> Source:
     """Find the table and check all columns that the declaration names.
 
@@ -128,6 +140,12 @@ def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) 
                     hint=f"did you mean {near!r}?" if near else None,
                 )
     for column in declaration.by:
+        if column.lower() in _RESERVED:
+            raise TrainingError(
+                f"{_where(declaration)}: by column {column!r} has the name of a column that a fleet "
+                "keeps of each member.",
+                hint=f'rename it in the pipeline: withColumnRenamed("{column}", "{column}_id")',
+            )
         kind = schema.field(column).type
         if pa.types.is_floating(kind) or pa.types.is_nested(kind) or pa.types.is_binary(kind):
             raise TrainingError(

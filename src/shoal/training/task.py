@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from shoal.training.kernel import FitJob, fit_group, fit_segments
+from shoal.training.groups import fit_group
+from shoal.training.kernel import FitJob, fit_segments
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -100,9 +100,9 @@ def test_members_are_those_of_processes_here(tmp_path, engine, function, changes
 
 def test_a_sample_is_the_same_too(tmp_path, engine, monkeypatch) -> None:
     import shoal.training.cluster
-    import shoal.training.kernel
+    import shoal.training.groups
 
-    for module in (shoal.training.cluster, shoal.training.kernel):
+    for module in (shoal.training.cluster, shoal.training.groups):
         monkeypatch.setattr(module, "SAMPLE", 100)
     found = []
     for i, spark in enumerate((None, engine.spark)):

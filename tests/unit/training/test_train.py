@@ -408,3 +408,11 @@ def test_members_do_not_depend_on_the_order_of_rows(tmp_path, timed) -> None:
         members = lake.table(trained.members_table).scan().sort("segment").collect()
         found.append(members.select("segment", "state", "mae", "rows_hash").rows())
     assert found[0] == found[1]
+
+
+def test_a_key_may_not_have_the_name_of_a_member_column(tmp_path) -> None:
+    lake = Lake(tmp_path)
+    lake.table("gold.flights").append(flights().rename_columns({"carrier": "State"}))
+    with pytest.raises(TrainingError, match="'State' has the name") as raised:
+        train(declare(by=["State"]), lake)
+    assert 'withColumnRenamed("State"' in raised.value.hint

@@ -67,6 +67,11 @@ class Engine:
         finally:
             active.session = before
 
+    def keep_interrupts(self) -> None:
+        """Makes Ctrl-C Python's again, should the embedded engine have taken it meanwhile."""
+        if self.embedded:
+            _keep_interrupts()
+
     def close(self) -> None:
         """Ends the session and the embedded server."""
         with contextlib.suppress(Exception):

@@ -139,7 +139,8 @@ class _Run:
             while sorter.is_active():
                 for name in sorter.get_ready():
                     running[pool.submit(self.table, name)] = name
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                self.engine.keep_interrupts()
                 for future in finished:
                     name = running.pop(future)
                     self.results[name] = future.result()

@@ -142,8 +142,8 @@ def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) 
     for column in declaration.by:
         if column.lower() in _RESERVED:
             raise TrainingError(
-                f"{_where(declaration)}: by column {column!r} has the name of a column that a fleet "
-                "keeps of each member.",
+                f"{_where(declaration)}: by column {column!r} has the name of a column that a "
+                "fleet keeps of each member.",
                 hint=f'rename it in the pipeline: withColumnRenamed("{column}", "{column}_id")',
             )
         kind = schema.field(column).type

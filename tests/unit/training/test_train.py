@@ -232,7 +232,7 @@ def test_a_class_no_one_can_import_is_refused(tmp_path) -> None:
         ({"by": ["carier"]}, TrainingError, "did you mean 'carrier'"),
         ({"time": "days"}, TrainingError, "did you mean 'day'"),
         ({"features": ["x2"]}, TrainingError, "did you mean 'x"),
-        ({"features": ["note"]}, TrainingError, "expected a numeric or boolean"),
+        ({"features": ["note"]}, TrainingError, "expected a numeric, boolean"),
         ({"target": "note"}, TrainingError, "is a regressor"),
         ({"by": ["x0"]}, TrainingError, "expected text"),
         ({"baseline": "seasonal_naive:lag"}, TrainingError, "is not a feature"),

@@ -220,3 +220,16 @@ def test_an_engine_fits_the_same_members(lake, engine) -> None:
         made.append(rows.select(columns).sort("segment").to_dicts())
     assert made[0] == made[1]
     assert len(made[0]) >= 7
+
+
+def test_a_forecaster_is_searched_too(lake) -> None:
+    from shoal import Search
+    from shoal.training.search import search
+
+    declared = declare(
+        lambda season: SeasonalNaive(season),  # noqa: PLW0108
+        search=Search(space={"season": [7, 24]}, trials=4),
+    )
+    found = search(declared, lake, workers=1)
+    trained = train(found.applied(declared), lake, workers=1)
+    assert Fleet.open(trained.artifact).estimator('["m1"]').season == 24

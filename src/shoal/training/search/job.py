@@ -137,9 +137,9 @@ class SearchJob:
         estimator = job.build()
         parts = estimator.get_params(deep=True).values() if hasattr(estimator, "get_params") else ()
         for part in (estimator, *parts):
-            validate = getattr(part, "_validate_params", None)
-            if validate is not None and not isinstance(part, type):
-                validate()
+            # One that is not scikit-learn's own need not say what its parameters may be.
+            if hasattr(part, "_parameter_constraints") and not isinstance(part, type):
+                part._validate_params()
         return job
 
     def _baseline(self) -> FitJob:

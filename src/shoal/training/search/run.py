@@ -78,10 +78,11 @@ def search(
     """
     begun = time.perf_counter()
     space = open_space(declaration)
-    source = open_source(declaration, lake, version)
     wanted = trials or space.search.trials
     if wanted < 1:
         raise TrainingError(f"Model {declaration.name!r}: trials is {trials}; expected 1 or more.")
+    with quiet() if not space.search.is_hyperopt else contextlib.nullcontext():
+        source = open_source(_buildable(declaration, space, wanted), lake, version)
     table = lake.table(f"shoal.trials_{declaration.name}")
     fingerprint = search_fingerprint(declaration, source)
     made_of = hashlib.sha256(f"{fingerprint} {source.table.id()}".encode()).hexdigest()

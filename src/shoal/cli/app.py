@@ -32,7 +32,18 @@ _ORDER += [
     "history",
     "events",
 ]
-_ORDER += ["quality", "sql", "lineage", "diff", "restore", "clone", "optimize", "vacuum", "checks"]
+_ORDER += [
+    "quality",
+    "sql",
+    "lineage",
+    "impact",
+    "diff",
+    "restore",
+    "clone",
+    "optimize",
+    "vacuum",
+    "checks",
+]
 _ORDER += ["version"]
 
 

@@ -9,14 +9,14 @@ and progress land together or not at all.
 from shoal.lake.changes import AddedFile, Changes
 from shoal.lake.checks import Finding, check
 from shoal.lake.clone import Cloned, clone
-from shoal.lake.diff import Change, Difference, diff
+from shoal.lake.diff import Change, Difference, diff, differing
 from shoal.lake.disk import disk_error
 from shoal.lake.feed import FEED, Feed, FeedCommit, feed_on, read_feed, record_changes
 from shoal.lake.lake import Lake
-from shoal.lake.log import commit_info, commit_infos, last_writers
+from shoal.lake.log import commit_info, commit_infos, commits, last_writers
 from shoal.lake.names import TableName
 from shoal.lake.optimize import Optimized, optimize, small_files
-from shoal.lake.progress import Progress
+from shoal.lake.progress import Progress, files_read
 from shoal.lake.protocol import Constraint
 from shoal.lake.restore import Restored, flows, restore, version_asked, version_at
 from shoal.lake.staging import NULL_PARTITION, Staged, delta_schema, staged_files
@@ -50,10 +50,13 @@ __all__ = [
     "clone",
     "commit_info",
     "commit_infos",
+    "commits",
     "delta_schema",
     "diff",
+    "differing",
     "disk_error",
     "feed_on",
+    "files_read",
     "flows",
     "last_writers",
     "optimize",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from shoal.lake.table import Table
 
-__all__ = ["Change", "Difference", "diff"]
+__all__ = ["Change", "Difference", "diff", "differing"]
 
 # Rows whose hashes are held in memory at once.
 _BUCKET = 4_000_000
@@ -132,6 +132,39 @@ def diff(
         files=len(files),
         sample=tuple(change for kind in tally.sample.values() for change in kind),
     )
+
+
+def differing(
+    table: Table, before: int | None, after: int, columns: Sequence[str]
+) -> tuple[pl.DataFrame, int]:
+    """The values that some columns have in the rows in which two versions differ.
+
+    Args:
+        table: The table.
+        before: A version; None for none, so that all rows of ``after`` count.
+        after: A later one.
+        columns: Columns of the table; a column that one of the versions lacks is null in it.
+
+    Returns:
+        One row per value, and how many rows were added or removed.
+
+    Raises:
+        TableError: There is no such version, or files of it were vacuumed.
+    """
+    import polars as pl
+
+    new = table._open(after)
+    if before is None:
+        whole = scan(new, table.name)
+        rows = whole.select(pl.len()).collect().item()
+        return whole.select(columns).unique().collect(engine="streaming"), rows
+    left, right, _ = _sides(table, table._open(before), new)
+    kinds = _schema(left, right)[1]
+    both = pl.concat([_aligned(left, kinds, -1), _aligned(right, kinds, 1)])
+    net = both.group_by(list(kinds)).agg(pl.col(_SIDE).sum()).filter(pl.col(_SIDE) != 0)
+    found = net.group_by(columns or [pl.lit(0).alias(_NET)]).agg(pl.col(_SIDE).abs().sum())
+    values = found.collect(engine="streaming")
+    return values.select(columns), int(values[_SIDE].sum())
 
 
 def _sides(

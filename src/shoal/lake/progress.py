@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from shoal.errors import TableError
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "files_read"]
 
 # A document holds what is new since the one before; every so many a whole one bounds the reading.
 _SNAPSHOT_EVERY = 20
@@ -109,6 +109,30 @@ def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
         state=newest.get("state"),
         described=next((part["described"] for part in chain if "described" in part), {}),
     )
+
+
+def files_read(table_path: str, flow: str, numbers: Sequence[int]) -> dict[int, dict[str, bool]]:
+    """The input files that each of some documents of a flow knows.
+
+    Args:
+        table_path: The table's folder.
+        flow: The flow.
+        numbers: Numbers of documents, ascending.
+
+    Returns:
+        Number to file to whether it is new in that document. A document that is gone is left out.
+    """
+    known: dict[str, list[int]] = {}
+    found: dict[int, dict[str, bool]] = {}
+    for number in numbers:
+        try:
+            document = _load(_document(table_path, flow, number), flow)
+        except TableError:
+            continue
+        now = document["files"] if document["whole"] else known | document["files"]
+        found[number] = {path: known.get(path) != mark for path, mark in now.items()}
+        known = now
+    return found
 
 
 def needed_documents(

@@ -344,6 +344,7 @@ class _App:
                     "aliases": self.models.aliases(model.name),
                     "versions": self.models.versions(model.name),
                     "segments": model.fleet.segments,
+                    "interval": model.fleet.header.interval,
                     "default": model.name == self.default,
                     "inputs": dict(model.inputs),
                 }

@@ -104,12 +104,16 @@ def search(
 @click.argument("models", nargs=-1)
 @project_options
 @click.option("--all", "everything", is_flag=True, help="Score all rows again.")
+@click.option("--url", default=None, help="A running server that predicts: shoal serve.")
+@click.option("--token", envvar="SHOAL_TOKEN", default=None, help="Its token, or $SHOAL_TOKEN.")
 @as_json
 def score(
     models: tuple[str, ...],
     folder: Path | None,
     profile: str | None,
     everything: bool,
+    url: str | None,
+    token: str | None,
     as_json: bool,
 ) -> None:
     """Write predictions for rows that have none yet.
@@ -117,7 +121,7 @@ def score(
     MODELS are names, or versions such as delay@challenger or delay/3 (default: all champions).
     """
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
-        reports = space.score(models, everything=everything)
+        reports = space.score(models, everything=everything, url=url, token=token)
     if as_json:
         show.print_json([asdict(report) for report in reports])
     else:

@@ -26,6 +26,7 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 @project_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5001, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option("--default", default=None, help="Model of /invocations [default: the first].")
 @click.option("--follow", default=0.5, show_default=True, help="Seconds between looks.")
 @click.option("--log", is_flag=True, help="Log predictions into shoal.inferences_<model>.")
@@ -58,6 +59,7 @@ def serve(
     profile: str | None,
     host: str,
     port: int,
+    workers: int,
     default: str | None,
     follow: float,
     log: bool,
@@ -76,7 +78,7 @@ def serve(
     the Open Inference Protocol (/v2). A promotion or rollback is taken up without a restart. /docs
     shows what is served.
     """
-    from shoal.serving import InferenceLog, Tokens, create_app
+    from shoal.serving import InferenceLog, Tokens, create_app, worker_processes
     from shoal.serving import serve as run_server
 
     if host not in _LOOPBACK and tokens is None and not unguarded:
@@ -85,6 +87,7 @@ def serve(
             hint="Make one (shoal token new NAME) and give --tokens, or give --open.",
         )
     with contextlib.ExitStack() as stack:
+        worker = stack.enter_context(worker_processes(workers, host, port))
         space = stack.enter_context(opened(folder, profile))
         served = space.served(models, trust_pickle=trust_pickle)
         found = dict(_lookup(space, text, [model.name for model in served]) for text in lookups)
@@ -99,18 +102,32 @@ def serve(
         )
         if logging is not None:
             stack.enter_context(logging)
-        refreshes = [lookup.refresh for lookup in found.values()]
-        stack.enter_context(served.following(follow, changed=click.echo, also=refreshes))
+        say = click.echo if worker.lead else _silent
+        refreshes = [*(lookup.refresh for lookup in found.values()), app.state.publish]
+        stack.enter_context(served.following(follow, changed=say, also=refreshes))
 
         def ready(url: str) -> None:
+            worker.ready()
+            if not worker.lead:
+                return
             for model in served:
                 segments = model.fleet.segments
                 click.echo(f"{model.name} version {model.version}: {segments:,} members")
             click.echo(f"Serving at {url}  (POST {url}/invocations; {url}/docs; Ctrl-C stops)")
 
         run_server(
-            app, host=host, port=port, ready=ready, certificate=certificate, private_key=private_key
+            app,
+            host=host,
+            port=port,
+            listener=worker.listener,
+            ready=ready,
+            certificate=certificate,
+            private_key=private_key,
         )
+
+
+def _silent(_text: str) -> None:
+    """What the lead says already."""
 
 
 def _lookup(space: Workspace, text: str, models: list[str]) -> tuple[str, Lookup]:

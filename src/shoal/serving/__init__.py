@@ -13,6 +13,7 @@ from shoal.serving.models import ServedModel, ServedModels
 from shoal.serving.server import serve
 from shoal.serving.tokens import SCOPES, Tokens, new_token
 from shoal.serving.traffic import TAG, Traffic
+from shoal.serving.workers import Worker, worker_processes
 
 __all__ = [
     "SCOPES",
@@ -24,7 +25,9 @@ __all__ = [
     "ServedModels",
     "Tokens",
     "Traffic",
+    "Worker",
     "create_app",
     "new_token",
     "serve",
+    "worker_processes",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import RequestError, ShoalError
@@ -114,7 +115,7 @@ def create_app(
             seconds=body_seconds,
         ),
     )
-    return Starlette(
+    made = Starlette(
         # What is logged or looked up takes the usual way.
         middleware=quick if log is None and not lookups else (),
         routes=[
@@ -140,6 +141,8 @@ def create_app(
         ],
         exception_handlers={HTTPException: _http_error, Exception: _failed},
     )
+    made.state.publish = partial(app.metrics.publish, models, log)  # for worker processes
+    return made
 
 
 Handler = Callable[["Request"], Awaitable["Response"]]
@@ -341,6 +344,7 @@ class _App:
                     "aliases": self.models.aliases(model.name),
                     "versions": self.models.versions(model.name),
                     "segments": model.fleet.segments,
+                    "interval": model.fleet.header.interval,
                     "default": model.name == self.default,
                     "inputs": dict(model.inputs),
                 }

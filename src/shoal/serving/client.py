@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import ssl
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Client"]
+
+_LONGEST = 30.0
 
 Rows: TypeAlias = "pd.DataFrame | pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]]"
 
@@ -37,6 +41,8 @@ class Client:
         model: ``delay``, ``delay@challenger`` or ``delay/3``; None means the server's default.
         token: An API token.
         timeout: Seconds to wait for an answer.
+        retries: How often a request is sent again to a server that does not answer or says that
+            it is too busy, each time after the pause that it asks for, or a longer one.
         context: TLS settings; the system's by default.
     """
 
@@ -47,6 +53,7 @@ class Client:
         model: str | None = None,
         token: str | None = None,
         timeout: float = 60.0,
+        retries: int = 0,
         context: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
@@ -54,7 +61,9 @@ class Client:
             raise RequestError(f"'{url}' is no server.", hint="Write it like http://127.0.0.1:5001")
         self._parts, self._model, self._timeout, self._context = parts, model, timeout, context
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._retries = retries
         self._local = threading.local()
+        self._open: list[http.client.HTTPConnection] = []
 
     def __enter__(self) -> Self:
         return self
@@ -68,11 +77,18 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Closes the connections of all threads."""
+        while self._open:
+            self._open.pop().close()
+
+    def _drop(self) -> None:
         """Closes this thread's connection."""
         connection = getattr(self._local, "connection", None)
         if connection is not None:
             connection.close()
             self._local.connection = None
+            with contextlib.suppress(ValueError):
+                self._open.remove(connection)
 
     def predict(self, rows: Rows, *, interval: bool = False) -> list[Any]:
         """Predictions in the order of the rows; None where there is none.
@@ -91,9 +107,10 @@ class Client:
         ]
         return answer
 
-    def explain(self, rows: Rows) -> list[dict[str, Any]]:
+    def explain(self, rows: Rows, *, interval: bool = False) -> list[dict[str, Any]]:
         """For each row its ``prediction``, ``segment``, ``model_used`` and ``fallback``."""
-        found = self._ask("POST", self._path(explain="true"), _split(rows))
+        body = _split(rows, interval=interval)
+        found = self._ask("POST", self._path(explain="true"), body)
         names = {"predictions": "prediction"}
         return [
             dict(zip([names.get(name, name) for name in found], values, strict=True))
@@ -113,11 +130,20 @@ class Client:
         return f"{where}/invocations" + (f"?{urlencode(query)}" if query else "")
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        for attempt in range(self._retries):
+            try:
+                return self._ask_once(method, path, body)
+            except Unavailable:
+                time.sleep(min(_LONGEST, max(0.1 * 2**attempt, self._local.pause)))
+        return self._ask_once(method, path, body)
+
+    def _ask_once(self, method: str, path: str, body: bytes | None) -> Any:
+        self._local.pause = 0.0
         headers = {**self._headers, "content-type": "application/json"}
         try:
             status, content = self._send(method, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
-            self.close()
+            self._drop()
             raise Unavailable(
                 f"{self._parts.netloc} does not answer: {error or type(error).__name__}."
             ) from error
@@ -138,14 +164,17 @@ class Client:
         fresh = connection is None
         if connection is None:
             connection = self._local.connection = self._connect()
+            self._open.append(connection)
         try:
             connection.request(method, self._parts.path.rstrip("/") + path, body, dict(headers))
             answer = connection.getresponse()
+            wait = answer.getheader("retry-after", "")
+            self._local.pause = float(wait) if wait.isdigit() else 0.0
             return answer.status, answer.read()
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             if fresh:
                 raise
-            self.close()  # an idle connection that the server closed meanwhile
+            self._drop()  # an idle connection that the server closed meanwhile
             return self._send(method, path, body, headers)
 
     def _connect(self) -> http.client.HTTPConnection:

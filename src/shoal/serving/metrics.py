@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from prometheus_client.core import Metric
 
     from shoal.serving.log import InferenceLog
     from shoal.serving.models import ServedModel, ServedModels
@@ -103,36 +107,91 @@ class Metrics:
                 # Those seldom seen start again from nothing: the busiest stay exact.
                 self._segments = Counter(dict(self._segments.most_common(_KEPT // 2)))
 
-    def page(self, models: ServedModels, log: InferenceLog | None = None) -> bytes:
-        """The text of ``GET /metrics``."""
-        from prometheus_client import CollectorRegistry, Gauge, generate_latest, multiprocess
+    def publish(self, models: ServedModels, log: InferenceLog | None = None) -> None:
+        """Leaves this process's figures where its siblings' pages find them, if it has any."""
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder:
+            path = Path(folder) / f"figures-{os.getpid()}.json"
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(self._figures(models, log)))
+            part.replace(path)
 
-        now = CollectorRegistry()
-        version = Gauge("shoal_served_version", "Version in use.", ["model", "alias"], registry=now)
-        for model in models:
-            version.labels(model.name, "").set(model.version)
-            for alias, number in models.aliases(model.name).items():
-                version.labels(model.name, alias).set(number)
-        Gauge("shoal_swap_failures", "Versions not opened.", registry=now).set(models.failures)
-        rows = Gauge(
-            "shoal_segment_rows",
-            "Rows of the busiest segments, in this process.",
-            ["model", "segment"],
-            registry=now,
-        )
-        with self._lock:
-            busiest = self._segments.most_common(self._top)
-        for (name, segment), count in busiest:
-            rows.labels(name, segment).set(count)
-        if log is not None:
-            Gauge("shoal_log_waiting_rows", "Rows not yet in the log.", registry=now).set(
-                log.waiting
-            )
-            Gauge("shoal_log_dropped_rows", "Rows that the log lost.", registry=now).set(
-                log.dropped
-            )
+    def page(self, models: ServedModels, log: InferenceLog | None = None) -> bytes:
+        """The text of ``GET /metrics``, of all processes together."""
+        from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+        figures = [self._figures(models, log)]
         shared = self._own
-        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if folder:
             shared = CollectorRegistry()
             multiprocess.MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+            figures += _siblings(Path(folder))
+        now = CollectorRegistry()
+        now.register(_Page(models, figures, self._top, logged=log is not None))
         return bytes(generate_latest(shared) + generate_latest(now))
+
+    def _figures(self, models: ServedModels, log: InferenceLog | None) -> dict[str, Any]:
+        """What one process counts for itself."""
+        with self._lock:
+            busiest = [[*which, rows] for which, rows in self._segments.most_common(_KEPT // 2)]
+        return {
+            "failures": models.failures,
+            "waiting": log.waiting if log else 0,
+            "dropped": log.dropped if log else 0,
+            "segments": busiest,
+        }
+
+
+class _Page:
+    """The figures that are no counters of prometheus_client, collected for one page."""
+
+    def __init__(
+        self, models: ServedModels, figures: list[dict[str, Any]], top: int, *, logged: bool
+    ) -> None:
+        self._models, self._figures, self._top, self._logged = models, figures, top, logged
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        version = GaugeMetricFamily(
+            "shoal_served_version", "Version in use.", labels=["model", "alias"]
+        )
+        for model in self._models:
+            version.add_metric([model.name, ""], model.version)
+            for alias, number in self._models.aliases(model.name).items():
+                version.add_metric([model.name, alias], number)
+        yield version
+        counted = {"failures": ("shoal_swap_failures", "Versions not opened.")}
+        if self._logged:
+            counted["waiting"] = ("shoal_log_waiting_rows", "Rows not yet in the log.")
+            counted["dropped"] = ("shoal_log_dropped_rows", "Rows that the log lost.")
+        for key, (name, text) in counted.items():
+            yield GaugeMetricFamily(name, text, value=sum(one[key] for one in self._figures))
+        rows = GaugeMetricFamily(
+            "shoal_segment_rows", "Rows of the busiest segments.", labels=["model", "segment"]
+        )
+        total: Counter[tuple[str, str]] = Counter()
+        for one in self._figures:
+            for name, segment, count in one["segments"]:
+                total[name, segment] += count
+        for which, count in total.most_common(self._top):
+            rows.add_metric(which, count)
+        yield rows
+
+
+def _siblings(folder: Path) -> list[dict[str, Any]]:
+    """What the other processes published; nothing waits in one that is gone."""
+    found = []
+    for path in folder.glob("figures-*.json"):
+        pid = int(path.stem.partition("-")[2])
+        if pid == os.getpid():
+            continue
+        figures = json.loads(path.read_text())
+        try:
+            os.kill(pid, 0)
+        except OSError:
+            figures["waiting"] = 0
+        found.append(figures)
+    return found

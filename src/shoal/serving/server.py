@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.applications import Starlette
 
-__all__ = ["serve"]
+__all__ = ["listen", "serve"]
 
 
 def serve(
@@ -25,6 +25,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 5001,
     *,
+    listener: socket.socket | None = None,
     ready: Callable[[str], None] | None = None,
     grace: int = 30,
     header_seconds: float = 10.0,
@@ -37,6 +38,7 @@ def serve(
         app: What `create_app` made.
         host: Address to listen on.
         port: Port; 0 takes a free one.
+        listener: A socket that listens already, instead of ``host`` and ``port``.
         ready: Called once with the URL, when connections are accepted.
         grace: Seconds that running requests may take after the signal.
         header_seconds: How long a request's head may take to arrive, before it is cut off.
@@ -50,7 +52,7 @@ def serve(
 
     from shoal.serving.connection import patient_protocol
 
-    listener = _listen(host, port)
+    listener = listener or listen(host, port)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -94,7 +96,16 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+
+    Raises:
+        Unavailable: The address cannot be listened on, for example because it is in use.
+    """
     listener = None
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shoal.lake import Lake, Table
     from shoal.models import Fleet, ModelDeclaration
     from shoal.tracking import ModelVersion
+    from shoal.workspace.remote import RemoteFleet
 
 __all__ = ["predictions_table", "score"]
 
@@ -49,7 +50,7 @@ class _Todo:
 
 def score(
     declaration: ModelDeclaration,
-    fleet: Fleet,
+    fleet: Fleet | RemoteFleet,
     version: ModelVersion,
     lake: Lake,
     *,
@@ -216,7 +217,11 @@ def _batches(rows: pl.LazyFrame) -> Iterator[pa.Table]:
 
 
 def _score(
-    batch: pa.Table, fleet: Fleet, version: ModelVersion, kept: list[str], at: dt.datetime
+    batch: pa.Table,
+    fleet: Fleet | RemoteFleet,
+    version: ModelVersion,
+    kept: list[str],
+    at: dt.datetime,
 ) -> pa.Table:
     import pyarrow as pa
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import ProjectError, ShoalError, TrackingError
+from shoal.errors import ProjectError, RequestError, ShoalError, TrackingError
 from shoal.workspace.opened import Opened
 from shoal.workspace.report import (
     ModelPlan,
@@ -24,7 +24,7 @@ from shoal.workspace.training import Scope, last_training, train_model
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from shoal.models import ModelDeclaration
+    from shoal.models import Fleet, ModelDeclaration
     from shoal.pipeline import Decision, Refresh, RunOptions
     from shoal.serving import ServedModels
     from shoal.tracking import ModelVersion
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from shoal.workspace.lineage import Lineage
     from shoal.workspace.maintain import Maintenance
     from shoal.workspace.promotion import Promotion
+    from shoal.workspace.remote import RemoteFleet
 
 __all__ = ["Workspace"]
 
@@ -328,33 +329,54 @@ class Workspace(Opened):
         self.on_event("train", declaration.name, report)
         return report
 
-    def score(self, refs: Sequence[str] = (), *, everything: bool = False) -> list[ScoreReport]:
+    def score(
+        self,
+        refs: Sequence[str] = (),
+        *,
+        everything: bool = False,
+        url: str | None = None,
+        token: str | None = None,
+    ) -> list[ScoreReport]:
         """Writes predictions for rows that have none yet.
 
         Args:
             refs: ``delay``, ``delay@challenger`` or ``delay/3``; all declared models by default.
             everything: Score all rows again and replace the predictions.
+            url: A running server that predicts; None predicts here.
+            token: Its API token.
         """
         if not refs:
-            return [self._score(model, everything=everything) for model in self.declared(())]
+            refs = [model.name for model in self.declared(())]
+        server = (url, token) if url else None
         pairs = [(self.declared([_model_name(ref)])[0], ref) for ref in refs]
-        return [self._score(model, ref, everything=everything) for model, ref in pairs]
+        return [
+            self._score(model, ref, everything=everything, server=server) for model, ref in pairs
+        ]
 
     def _score(
-        self, declaration: ModelDeclaration, ref: str | None = None, *, everything: bool = False
+        self,
+        declaration: ModelDeclaration,
+        ref: str | None = None,
+        *,
+        everything: bool = False,
+        server: tuple[str, str | None] | None = None,
     ) -> ScoreReport:
         from shoal.workspace.score import score
 
         name = declaration.name
         self.on_event("score", name, 0)
         try:
-            version = self.tracker.resolve(ref or name)
+            fleet: Fleet | RemoteFleet
+            if server is not None:
+                fleet, version = self._remote(ref or name, *server)
+            else:
+                version = self.tracker.resolve(ref or name)
+                pinned, trust = f"{name}/{version.version}", declaration.trust_pickle
+                fleet = self.tracker.fleet(pinned, trust_pickle=trust)
             with self.lake.writing():
                 report = score(
                     declaration,
-                    self.tracker.fleet(
-                        f"{name}/{version.version}", trust_pickle=declaration.trust_pickle
-                    ),
+                    fleet,
                     version,
                     self.lake,
                     everything=everything,
@@ -364,6 +386,22 @@ class Workspace(Opened):
             report = ScoreReport(model=name, status="failed", reason="", error=str(error))
         self.on_event("score", name, report)
         return report
+
+    def _remote(self, ref: str, url: str, token: str | None) -> tuple[RemoteFleet, ModelVersion]:
+        from shoal.serving import Client
+        from shoal.workspace.remote import RemoteFleet, served_version
+
+        name = _model_name(ref)
+        with Client(url, token=token, retries=5) as client:
+            listing = client.models()
+        found = next((model for model in listing if model["name"] == name), None)
+        if found is None:
+            served = ", ".join(model["name"] for model in listing)
+            raise RequestError(f"{url} does not serve '{name}'; it serves {served}.")
+        # Pinned, so that a promotion meanwhile does not mix versions.
+        pinned = f"{name}/{served_version(found, ref)}"
+        client = Client(url, model=pinned, token=token, retries=8)
+        return RemoteFleet(client, found), self.tracker.resolve(pinned)
 
     def evaluate(self, model: str, **options: Any) -> Evaluation:
         """Compares two versions on the same rows; see `shoal.workspace.evaluate.evaluate`."""

@@ -93,6 +93,34 @@ def test_helpers_travel_to_the_workers_and_back_into_predictions(workspace) -> N
     assert (rows["prediction_upper"] > rows["prediction"]).all()
 
 
+def test_a_running_server_makes_the_same_predictions_table(workspace, tmp_path) -> None:
+    workspace.train(["price"])
+    workspace.score(["price"])
+    table = workspace.lake.table("gold.price_predictions")
+    here = table.scan().drop("scored_at").collect()
+    run = "from shoal.cli import main; main()"
+    command = [sys.executable, "-c", run, "serve", "price", "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--project", str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            said = next(line for line in server.stdout if line.startswith("Serving at"))
+            url = said.split()[2]
+            (report,) = workspace.score(["price"], everything=True, url=url)
+            assert (report.status, report.rows) == ("scored", 600), report.error
+            (again,) = workspace.score(["price"], url=url)
+            (other,) = workspace.score(["price@nobody"], url=url)
+        finally:
+            server.terminate()
+    there = table.scan().drop("scored_at").collect()
+    assert there.schema == here.schema
+    assert there.equals(here)
+    assert again.status == "current"
+    assert other.status == "failed"
+    assert "does not serve 'price@nobody'" in (other.error or "")
+
+
 def test_training_again_fits_what_changed_and_makes_no_run_for_nothing(workspace) -> None:
     (first,) = workspace.train(["price"])
     runs = len(workspace.tracker.runs())

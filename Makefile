@@ -13,7 +13,7 @@ PYTEST := $(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || echo "$(1) could not be installed."
 
-.PHONY: help setup servers demo test test-fast lint format bench clean
+.PHONY: help setup setup-heavy servers demo test test-heavy test-fast lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,8 +23,12 @@ $(TOOLS)/bin/uv:
 	  { apt-get update -qq && apt-get install -y -qq python3-venv && python3 -m venv --clear $(TOOLS); }
 	@$(TOOLS)/bin/python -m pip install --quiet 'uv>=0.9'
 
+# What `make test-heavy` adds, gigabytes of deep learning, stays once it is there.
 setup: $(UV) ## Make the environment from the lock file
-	@$(UV) sync --locked --all-extras --quiet
+	@$(UV) sync --locked --inexact --extra all --quiet
+
+setup-heavy: $(UV) # The same, with PyTorch and TensorFlow
+	@$(UV) sync --locked --inexact --all-extras --quiet
 
 ifneq ($(UV),$(TOOLS)/bin/uv)
 $(UV): ;
@@ -34,9 +38,9 @@ demo: setup ## Real flights, from raw files to a REST answer
 	@rm -rf demo
 	@$(RUN) shoal demo --folder demo
 
-test: setup servers ## All tests
+test: setup servers ## The tests, but for the heavy ones
 	@command -v Rscript >/dev/null || { echo "There is no R; its tests are skipped."; export SHOAL_TEST_WITHOUT_R=1; }; \
-	  $(PYTEST) -rs
+	  $(PYTEST) -rs -m "not heavy"
 
 # What LightGBM links to, and what the tests of R and Kafka start: R and Java from the distribution,
 # Kafka's jars from Maven Central. Kafka's tests say why they are skipped where it cannot be had.
@@ -47,8 +51,11 @@ servers:
 	@command -v mvn >/dev/null || $(call install,maven)
 	@timeout 300 $(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
 
+test-heavy: setup-heavy servers ## The tests that need minutes, PyTorch, TensorFlow or other engines
+	@$(PYTEST) -rs -m heavy
+
 test-fast: setup ## The tests that start no other server and kill no process
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not heavy"
 
 lint: setup ## Style, types, and the rooms' import order
 	@$(RUN) ruff check

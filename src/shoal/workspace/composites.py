@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shoal.models import FleetHeader
     from shoal.tracking import ModelVersion
     from shoal.training import Composite, Part
-    from shoal.workspace.workspace import Workspace
+    from shoal.workspace.opened import Opened
 
 __all__ = [
     "compose_members",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def member_keys(space: Workspace, version: ModelVersion) -> pl.DataFrame:
+def member_keys(space: Opened, version: ModelVersion) -> pl.DataFrame:
     """Each segment's key, and template and state of the member that predicts for it."""
     import polars as pl
     import pyarrow as pa
@@ -77,7 +77,7 @@ def named_keys(header: FleetHeader, members: pl.DataFrame, texts: Sequence[str])
 
 
 def compose_members(
-    space: Workspace, model: str, base: ModelVersion, other: ModelVersion, keys: Sequence[str]
+    space: Opened, model: str, base: ModelVersion, other: ModelVersion, keys: Sequence[str]
 ) -> Composite:
     """Some members of one version among those of another; nothing is written yet.
 
@@ -100,7 +100,7 @@ def compose_members(
     return compose(declaration, space.lake, parts[0], parts[1], keys)
 
 
-def _part(space: Workspace, version: ModelVersion) -> Part:
+def _part(space: Opened, version: ModelVersion) -> Part:
     from shoal.models.artifact import read_header
     from shoal.training import Part
 
@@ -123,7 +123,7 @@ def _part(space: Workspace, version: ModelVersion) -> Part:
 
 
 def register_composite(
-    space: Workspace, composite: Composite, base: ModelVersion, what: str
+    space: Opened, composite: Composite, base: ModelVersion, what: str
 ) -> ModelVersion:
     """Commits a composite and registers it as a version without an alias.
 
@@ -152,7 +152,7 @@ def register_composite(
 
 
 def earlier_members(
-    space: Workspace,
+    space: Opened,
     model: str,
     current: ModelVersion,
     segments: Sequence[str],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from shoal.lake import Lake
     from shoal.models import Fleet, ModelDeclaration
-    from shoal.workspace.workspace import Workspace
+    from shoal.workspace.opened import Opened
 
 __all__ = ["evaluate"]
 
@@ -30,7 +30,7 @@ _INSTEAD = {"mase": "mae", "log_loss": "accuracy", "roc_auc": "accuracy"}
 
 
 def evaluate(
-    space: Workspace,
+    space: Opened,
     model: str,
     *,
     challenger: str = "challenger",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal.models import ModelDeclaration
     from shoal.models.gate import GateResult
     from shoal.tracking import ModelVersion
-    from shoal.workspace.workspace import Workspace
+    from shoal.workspace.opened import Opened
 
 __all__ = ["Promotion", "place", "promote", "rollback"]
 
@@ -50,7 +50,7 @@ class Promotion:
 
 
 def promote(
-    space: Workspace,
+    space: Opened,
     model: str,
     version: str | int | None = None,
     *,
@@ -136,7 +136,7 @@ def promote(
 
 
 def _gate(
-    space: Workspace,
+    space: Opened,
     declaration: ModelDeclaration,
     candidate: ModelVersion,
     champion: ModelVersion,
@@ -163,7 +163,7 @@ def _gate(
 
 
 def rollback(
-    space: Workspace,
+    space: Opened,
     model: str,
     *,
     segments: Sequence[str] = (),
@@ -215,7 +215,7 @@ def rollback(
 
 
 def place(
-    space: Workspace,
+    space: Opened,
     declaration: ModelDeclaration,
     version: ModelVersion,
     alias: str | None,
@@ -272,7 +272,7 @@ def _take(audit: Audit, model: str, alias: str, version: int) -> None:
 
 
 def judge(
-    space: Workspace,
+    space: Opened,
     declaration: ModelDeclaration,
     candidate: ModelVersion,
     champion: ModelVersion,
@@ -309,7 +309,7 @@ def judge(
     return Gate(declaration.promote_if or "").judge(metrics[0], metrics[1]), source
 
 
-def _metrics(space: Workspace, version: ModelVersion) -> dict[str, float]:
+def _metrics(space: Opened, version: ModelVersion) -> dict[str, float]:
     return _shares(space.tracker.run(version.run_id).metrics) if version.run_id else {}
 
 
@@ -322,7 +322,7 @@ def _shares(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _evidence(
-    space: Workspace, model: str, candidate: ModelVersion, champion: ModelVersion
+    space: Opened, model: str, candidate: ModelVersion, champion: ModelVersion
 ) -> Evaluation | None:
     return last_evaluation(space.lake, model, candidate.version, champion.version)
 
@@ -353,7 +353,7 @@ def _told(
 
 
 def _chosen(
-    space: Workspace,
+    space: Opened,
     model: str,
     version: ModelVersion,
     segments: Sequence[str],

@@ -12,13 +12,13 @@ from shoal.workspace.report import SearchReport
 if TYPE_CHECKING:
     from shoal.models import ModelDeclaration, TrainedFleet
     from shoal.training.search import Found
-    from shoal.workspace.workspace import Workspace
+    from shoal.workspace.opened import Opened
 
 __all__ = ["find_parameters", "found_report", "search_model", "with_search"]
 
 
 def find_parameters(
-    space: Workspace, declaration: ModelDeclaration, *, trials: int | None, anew: bool = False
+    space: Opened, declaration: ModelDeclaration, *, trials: int | None, anew: bool = False
 ) -> Found:
     """Searches for a model's parameters, or reads what an earlier search found.
 
@@ -49,9 +49,7 @@ def find_parameters(
     return found
 
 
-def search_model(
-    space: Workspace, declaration: ModelDeclaration, trials: int | None
-) -> SearchReport:
+def search_model(space: Opened, declaration: ModelDeclaration, trials: int | None) -> SearchReport:
     """Searches on the table as it is now.
 
     Args:

@@ -15,7 +15,7 @@ from shoal.workspace.search import find_parameters, found_report, with_search
 if TYPE_CHECKING:
     from shoal.models import ModelDeclaration, TrainedFleet
     from shoal.tracking import ModelVersion
-    from shoal.workspace.workspace import Workspace
+    from shoal.workspace.opened import Opened
 
 __all__ = ["Scope", "last_training", "train_model"]
 
@@ -40,7 +40,7 @@ class Scope:
 
 
 def train_model(
-    space: Workspace,
+    space: Opened,
     declaration: ModelDeclaration,
     reason: str,
     alias: str | None,
@@ -127,7 +127,7 @@ def _noted(reason: str, note: str) -> str:
 
 
 def _fit(
-    space: Workspace, declaration: ModelDeclaration, last: ModelVersion | None, scope: Scope
+    space: Opened, declaration: ModelDeclaration, last: ModelVersion | None, scope: Scope
 ) -> TrainedFleet | None:
     from shoal.training import retrain, train
 
@@ -159,7 +159,7 @@ def _fit(
     )
 
 
-def last_training(space: Workspace, name: str) -> ModelVersion | None:
+def last_training(space: Opened, name: str) -> ModelVersion | None:
     """The newest trained version whose members lie in this lake; None when there is none.
 
     A composite was not trained: what it holds, its trainings hold too.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from shoal.models.artifact import FeatureField, FleetHeader, write_fleet
 from shoal.models.codecs import Encoded, decode, encode
-from shoal.models.declaration import ModelDeclaration, collecting_models, model
+from shoal.models.declaration import ModelDeclaration
+from shoal.models.declare import collecting_models, model
 from shoal.models.fleet import Fleet
 from shoal.models.metrics import metric_names
 from shoal.models.search import Search

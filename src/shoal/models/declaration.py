@@ -1,29 +1,21 @@
-"""Declaring a model: a decorated function that returns an unfitted estimator."""
+"""A declared model: what it learns from, how it is measured, and its unfitted estimator."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from shoal.errors import ModelError, nearest
 from shoal.models.gate import Gate
 from shoal.models.metrics import metric_names, metric_task
 from shoal.models.search import Search, source_text
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_collected: ContextVar[list[ModelDeclaration] | None] = ContextVar(
-    "shoal_collected_models", default=None
-)
+__all__ = ["ModelDeclaration"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +28,8 @@ class ModelDeclaration:
         target: The column it predicts.
         by: The columns whose distinct values are the segments; empty for one model.
         time: The column that orders rows in time; the holdout is the last share by it.
+        weight: The column that says how much a row counts in fits, from 0 up. Metrics, baselines
+            and intervals count all rows alike.
         metric: The metric that names winners; see `metric_names`.
         metrics: More metrics to measure.
         features: The columns it predicts from; None for every numeric or boolean column that is
@@ -71,6 +65,7 @@ class ModelDeclaration:
     target: str
     by: tuple[str, ...] = ()
     time: str | None = None
+    weight: str | None = None
     metric: str = "mae"
     metrics: tuple[str, ...] = ()
     features: tuple[str, ...] | None = None
@@ -152,7 +147,9 @@ class ModelDeclaration:
             )
 
     def _check_roles(self, where: str) -> None:
-        roles = {"by": self.by, "time": (self.time,) if self.time else (), "key": self.key}
+        one = {"time": self.time, "weight": self.weight}
+        roles: dict[str, tuple[str, ...]] = {"by": self.by, "key": self.key}
+        roles |= {name: (column,) for name, column in one.items() if column}
         for role, columns in roles.items():
             if self.target in columns:
                 raise ModelError(f"{where}: column {self.target!r} is both target and {role}.")
@@ -161,8 +158,11 @@ class ModelDeclaration:
                 raise ModelError(f"{where}: features is empty; leave it out to use all columns.")
             if self.target in self.features:
                 raise ModelError(f"{where}: the target {self.target!r} is also a feature.")
-        if self.time and self.time in self.by:
-            raise ModelError(f"{where}: column {self.time!r} is both time and by.")
+        for role, column in one.items():
+            if column and column in self.by:
+                raise ModelError(f"{where}: column {column!r} is both {role} and by.")
+        if self.weight and self.weight == self.time:
+            raise ModelError(f"{where}: column {self.weight!r} is both weight and time.")
 
     def build(self) -> Any:
         """A new unfitted estimator.
@@ -218,10 +218,11 @@ class ModelDeclaration:
 
     def _measured(self) -> dict[str, object]:
         # Only what was declared: members of before there were these stay what they are.
-        given = {"metrics": self.metrics, "interval": self.interval}
+        given: dict[str, object] = {"metrics": self.metrics, "interval": self.interval}
         if self.backtest > 1:
             given["backtest"] = self.backtest
         given["trust_pickle"] = self.trust_pickle
+        given["weight"] = self.weight
         return {name: value for name, value in given.items() if value}
 
     def _searched(self) -> dict[str, object]:
@@ -235,117 +236,6 @@ class ModelDeclaration:
         return found
 
 
-def model(
-    *,
-    table: str,
-    target: str,
-    by: Sequence[str] = (),
-    time: str | None = None,
-    metric: str = "mae",
-    metrics: Sequence[str] = (),
-    features: Sequence[str] | None = None,
-    key: Sequence[str] = (),
-    baseline: str = "mean",
-    params: Mapping[str, object] | None = None,
-    holdout: float = 0.2,
-    backtest: int = 1,
-    interval: float | None = None,
-    min_rows: int = 30,
-    seed: int = 0,
-    timeout: float | None = None,
-    batched: bool = True,
-    trust_pickle: bool = False,
-    promote_if: str | None = None,
-    search: Search | None = None,
-    name: str | None = None,
-) -> Callable[[F], F]:
-    """Declare a model over a function that returns an unfitted scikit-learn estimator.
-
-    Example::
-
-        @shoal.model(table="gold.delay_features", target="arr_delay", by=["carrier", "dest"])
-        def delay(alpha: float = 1.0):
-            return make_pipeline(StandardScaler(), Ridge(alpha=alpha))
-
-    Args:
-        table: The table it learns from.
-        target: The column it predicts.
-        by: Columns whose distinct values are the segments: one model each. Empty: one model.
-        time: Column that orders rows in time.
-        metric: One of `metric_names`.
-        metrics: More metrics to measure.
-        features: Columns it predicts from; default every other numeric or boolean column, or for a
-            forecaster the time. A date or timestamp that is named counts its seconds since 1970.
-        key: Columns that identify a row.
-        baseline: ``mean``, ``last`` or ``seasonal_naive:<feature column>``.
-        params: Arguments for the function.
-        holdout: Share of each segment held out to measure it.
-        backtest: Windows of time that the holdout is measured in, each by a model of all earlier
-            rows.
-        interval: Share of future targets that prediction intervals are to cover, such as 0.9.
-        min_rows: Segments with fewer training rows use a fallback.
-        seed: Seeds everything random in the training.
-        timeout: Seconds that one segment may take; one that takes longer has failed.
-        batched: Fit many segments at once where the maths allows: linear models, forecasters.
-        trust_pickle: Pickle estimators that cannot be stored otherwise. Whoever opens a pickled
-            model runs whatever code is in it; a server refuses it until it is told to trust it.
-        promote_if: What a new version must meet to become the champion, in metrics of its own and
-            of the champion: ``mae < champion.mae * 0.99 and failed_share < 0.01``.
-        search: A search for the function's parameters, instead of ``params``.
-        name: The model's name; default the function's.
-
-    Returns:
-        A decorator that registers the declaration and returns the function unchanged.
-
-    Raises:
-        ModelError: An argument is wrong.
-    """
-
-    def declare(function: F) -> F:
-        declared = ModelDeclaration(
-            name=name or str(getattr(function, "__name__", "")),
-            table=table,
-            target=target,
-            by=_names(by),
-            time=time,
-            metric=metric,
-            metrics=_names(metrics),
-            features=None if features is None else _names(features),
-            key=_names(key),
-            baseline=baseline,
-            params=dict(params or {}),
-            holdout=holdout,
-            backtest=backtest,
-            interval=interval,
-            min_rows=min_rows,
-            seed=seed,
-            timeout=timeout,
-            batched=batched,
-            trust_pickle=trust_pickle,
-            promote_if=promote_if,
-            search=search,
-            function=function,
-            location=_location(function),
-        )
-        active = _collected.get()
-        if active is not None:
-            active.append(declared)
-        return function
-
-    return declare
-
-
-@contextmanager
-def collecting_models() -> Iterator[list[ModelDeclaration]]:
-    """Collect the models declared inside the ``with`` block, in the order of declaration."""
-    found: list[ModelDeclaration] = []
-    token = _collected.set(found)
-    try:
-        yield found
-    finally:
-        _collected.reset(token)
-
-
 def _wrapped(estimator: Any, where: str) -> Any:
     from shoal.forecast import wrap
     from shoal.forecast.statsforecast import is_statsforecast
@@ -356,15 +246,3 @@ def _wrapped(estimator: Any, where: str) -> Any:
         return wrap(estimator)
     except ValueError as error:
         raise ModelError(f"{where}: {error}.") from error
-
-
-def _location(function: Callable[..., Any]) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None:  # a class, or a partial: no line of its own
-        return str(getattr(function, "__module__", "unknown"))
-    return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
-
-
-def _names(columns: Sequence[str]) -> tuple[str, ...]:
-    # A bare string is one column: by="carrier" must not mean seven one-letter columns.
-    return (columns,) if isinstance(columns, str) else tuple(columns)

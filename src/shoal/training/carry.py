@@ -14,8 +14,8 @@ from shoal.errors import TableError, TrainingError, nearest
 from shoal.models import ModelDeclaration
 from shoal.models.segments import segment_key
 from shoal.training.base import Base
-from shoal.training.hashing import row_hashes
-from shoal.training.kernel import read_rows
+from shoal.training.hashing import row_marks, segment_hashes
+from shoal.training.rows import read_rows
 from shoal.training.sorting import sort_rows
 from shoal.training.source import Segments, Source, find_segments, segments_of
 
@@ -148,7 +148,7 @@ def _hashes(file: Path, offsets: np.ndarray[Any, Any]) -> list[str]:
             end = int(np.searchsorted(offsets, offsets[first] + _MOST_ROWS, side="right")) - 1
             bounds = offsets[first : max(end, first + 1) + 1]
             part = rows.slice(bounds[0], bounds[-1] - bounds[0])
-            found += row_hashes(*read_rows(part), bounds - bounds[0])
+            found += segment_hashes(row_marks(read_rows(part).columns()), bounds - bounds[0])
             first += len(bounds) - 1
     return found
 

@@ -23,9 +23,10 @@ from shoal.models.columns import is_moment_type, seconds_of
 from shoal.models.segments import segment_codes, segment_key
 from shoal.training.fitting import AT_ONCE, Fits, Progress, refuse_parameters, without_state
 from shoal.training.groups import SAMPLE, fit_sample, sample_rows
-from shoal.training.kernel import TARGET, TIME, FitJob
+from shoal.training.job import FitJob
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
+from shoal.training.rows import TARGET, TIME, WEIGHT
 from shoal.training.ship import pickled_job
 from shoal.training.sorting import NO_TIME
 from shoal.training.task import Job, Task, checked, fit_task
@@ -53,12 +54,14 @@ class _Shape:
         features: Number of features, "0", "1", ....
         classes: The target's values by class code, as the table has them; None for regression.
         timed: Whether there is a time.
+        weighted: Whether there is a weight.
     """
 
     keys: int
     features: int
     classes: tuple[Any, ...] | None
     timed: bool
+    weighted: bool = False
 
     def rows(self, table: pa.Table) -> pa.Table:
         """The kernel's rows."""
@@ -67,6 +70,8 @@ class _Shape:
         if self.classes is not None:
             target = pc.index_in(target, pa.array(self.classes, target.type))
         columns[TARGET] = _number(target)
+        if self.weighted:
+            columns[WEIGHT] = _number(table.column(WEIGHT))
         if self.timed:
             moment = table.column(TIME)
             if pa.types.is_date32(moment.type):
@@ -108,6 +113,7 @@ def fit_on_engine(plan: Plan, spark: SparkSession, folder: Path, progress: Progr
         features=plan.job.features,
         classes=classes,
         timed=plan.job.timed,
+        weighted=plan.job.weighted,
     )
     rows = _rows(plan, spark)
     keys = [f"by{i}" for i in range(shape.keys)]
@@ -148,6 +154,8 @@ def _rows(plan: Plan, spark: SparkSession) -> DataFrame:
     named = {f"by{i}": name for i, name in enumerate(declaration.by)}
     named |= {str(i): field.name for i, field in enumerate(source.features)}
     named[TARGET] = declaration.target
+    if declaration.weight:
+        named[WEIGHT] = declaration.weight
     if declaration.time:
         kind = source.schema.field(declaration.time).type
         if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_integer(kind)):
@@ -297,6 +305,7 @@ def _fit_groups(
     wanted = {group.key: i for i, group in enumerate(groups)}
     # The whole table as it is read: what is sampled does not depend on where rows lie.
     names = [*(str(i) for i in range(shape.features)), TARGET]
+    names += [WEIGHT] if shape.weighted else []
     kinds = [f"`{name}` double" for name in names] + ([f"{TIME} bigint"] if shape.timed else [])
     sampled = rows.mapInArrow(
         _samples(wanted, length, plan.job.seed, shape), ", ".join(["group int", *kinds])

@@ -43,7 +43,8 @@ def search_fingerprint(declaration: ModelDeclaration, source: Source) -> str:
 
 def _definition(declaration: ModelDeclaration, source: Source) -> list[Any]:
     columns = {f.name: f.dtype for f in source.features}
-    others = (declaration.target, *declaration.by, *filter(None, [declaration.time]))
+    roles = filter(None, [declaration.time, declaration.weight])
+    others = (declaration.target, *declaration.by, *roles)
     columns |= {n: str(source.schema.field(n).type) for n in others}
     return [declaration.fingerprint(), columns, sorted(_reached(declaration.function))]
 

@@ -17,7 +17,8 @@ from shoal.models import ModelDeclaration
 from shoal.training.base import Base
 from shoal.training.batched import is_batched, least_together
 from shoal.training.carry import Refit
-from shoal.training.kernel import FitJob, fit_segments
+from shoal.training.job import FitJob
+from shoal.training.kernel import fit_segments
 from shoal.training.local import Local
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan

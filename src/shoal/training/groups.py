@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from shoal.training.hashing import row_marks
-from shoal.training.kernel import TIME, FitJob, fit_segments
+from shoal.training.kernel import FitJob, fit_segments
+from shoal.training.rows import TIME
 
 __all__ = ["SAMPLE", "fit_group", "fit_sample", "lost_segment", "sample_rows"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["own_order", "row_hashes", "row_marks", "segment_hashes"]
+__all__ = ["own_order", "row_marks", "segment_hashes"]
 
 Array = np.ndarray[Any, Any]
 
@@ -66,19 +66,6 @@ def segment_hashes(marks: Array, offsets: Array) -> list[str]:
         sums[some, 1] = np.add.reduceat(_mixed(marks + _odd(0)), offsets[some])
     text = sums.astype(">u8").tobytes().hex()
     return [text[i : i + 32] for i in range(0, len(text), 32)]
-
-
-def row_hashes(features: Array, target: Array, moments: Array | None, offsets: Array) -> list[str]:
-    """`segment_hashes` of rows.
-
-    Args:
-        features: Float64, shape (rows, features).
-        target: Float64, shape (rows,).
-        moments: Int64, shape (rows,), or None.
-        offsets: Int64, shape (segments + 1,).
-    """
-    columns = [*features.T, target, *([] if moments is None else [moments])]
-    return segment_hashes(row_marks(columns), offsets)
 
 
 def own_order(moments: Array | None, marks: Array, offsets: Array) -> Array | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from shoal.training.weights import fit_plainly
+
 __all__ = ["lean_fit", "lean_predict", "quick_array_checks"]
 
 
@@ -41,15 +43,15 @@ def _except_arrays(asked: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return is_frame
 
 
-def lean_fit(estimator: Any, features: Any, target: Any) -> None:
-    """``estimator.fit(features, target)``; a plain pipeline step by step."""
+def lean_fit(estimator: Any, features: Any, target: Any, weights: Any = None) -> None:
+    """What `fit_plainly` does; a plain pipeline step by step."""
     steps = _plain_steps(estimator)
     if steps is None:
-        estimator.fit(features, target)
+        fit_plainly(estimator, features, target, weights)
         return
     for step in steps[:-1]:
         features = step.fit_transform(features, target)
-    steps[-1].fit(features, target)
+    fit_plainly(steps[-1], features, target, weights)
 
 
 def lean_predict(estimator: Any, features: Any) -> Any:

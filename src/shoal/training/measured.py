@@ -11,7 +11,7 @@ from shoal.models.metrics import Held, metric_sums
 from shoal.training.intervals import conformal_widths
 
 if TYPE_CHECKING:
-    from shoal.training.kernel import FitJob
+    from shoal.training.job import FitJob
 
 __all__ = ["Window", "held_columns", "sum_columns"]
 

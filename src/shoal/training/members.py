@@ -16,7 +16,7 @@ from shoal.models import ModelDeclaration
 from shoal.models.codecs import is_pickled
 from shoal.models.metrics import metric_values
 from shoal.models.segments import segment_key
-from shoal.training.kernel import FitJob
+from shoal.training.job import FitJob
 from shoal.training.source import Segments
 
 __all__ = ["BASELINE", "PROVENANCE", "Group", "Members", "assemble", "groups_of"]
@@ -186,7 +186,7 @@ def _templates(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array, dict[str, s
 
 def _costs(rows: pa.Table, count: pa.Array, job: FitJob) -> dict[str, Any]:
     """What each member took and takes: seconds, bytes read and bytes kept."""
-    width = 8 * (job.features + 1 + job.timed)
+    width = 8 * (job.features + 1 + job.timed + job.weighted)
     return {
         "fit_seconds": rows.column("fit_seconds"),
         "core_seconds": rows.column("core_seconds"),

@@ -10,11 +10,12 @@ from shoal.errors import TrainingError, nearest
 from shoal.models import ModelDeclaration
 from shoal.models.columns import accepts_nan, by_position
 from shoal.models.metrics import metric_names, metric_task
-from shoal.training.kernel import FitJob
+from shoal.training.job import FitJob
 from shoal.training.members import Group
 from shoal.training.source import Segments, Source, Target, check_target, find_segments
 from shoal.training.task import Job, Task
 from shoal.training.tuned import Choices, TunedJob, placed, with_params
+from shoal.training.weights import takes_weights
 
 __all__ = ["Plan"]
 
@@ -63,6 +64,13 @@ class Plan:
         classifier = bool(is_classifier(estimator))
         self.task = "classification" if classifier else "regression"
         self.target: Target = target or check_target(declaration, source, classifier=classifier)
+        if declaration.weight and not takes_weights(estimator):
+            raise TrainingError(
+                f"Model {declaration.name!r} ({declaration.location}): weight="
+                f"{declaration.weight!r}, but the fit of {_last(estimator)} takes no "
+                "sample_weight.",
+                hint="leave weight out, or choose an estimator that takes weights, such as Ridge",
+            )
         classes = len(self.target.classes or ())
         for metric in (declaration.metric, *declaration.metrics):
             self._check_metric(metric, classes)
@@ -85,6 +93,7 @@ class Plan:
             features=len(names),
             classes=classes,
             timed=declaration.time is not None,
+            weighted=declaration.weight is not None,
             nan_ok=accepts_nan(estimator),
             metrics=tuple(metrics),
             metric=declaration.metric,
@@ -144,3 +153,9 @@ class Plan:
                 f"{classes}.",
                 hint='use metric="accuracy", "f1" or "log_loss"',
             )
+
+
+def _last(estimator: object) -> str:
+    while steps := getattr(estimator, "steps", None):
+        estimator = steps[-1][1]
+    return type(estimator).__name__

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from shoal.models import ModelDeclaration
-from shoal.training.kernel import TARGET, TIME
+from shoal.training.rows import TARGET, TIME, WEIGHT
 from shoal.training.source import Source, Target
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def sort_rows(
     by, scan = list(declaration.by), source.scan()
     columns, order = _columns(declaration, source, target, scan)
     kept = [str(i) for i in range(len(source.features))] + [TARGET]
+    kept += [WEIGHT] if declaration.weight else []
     kept += [TIME] if declaration.time else []
     if not by:
         rows = scan.select(columns)
@@ -144,6 +145,9 @@ def _columns(
             default=nan,
         )
     columns.append(goal.cast(pl.Float64).fill_null(nan).alias(TARGET))
+    if declaration.weight:
+        weight = pl.col(declaration.weight).cast(pl.Float64).fill_null(nan)
+        columns.append(weight.alias(WEIGHT))
     if declaration.time:
         moment, kind = pl.col(declaration.time), kinds[declaration.time]
         if kind.is_temporal():

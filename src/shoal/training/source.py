@@ -127,6 +127,7 @@ def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) 
         "target": (declaration.target,),
         "by": declaration.by,
         "time": (declaration.time,) if declaration.time else (),
+        "weight": (declaration.weight,) if declaration.weight else (),
         "key": declaration.key,
         "features": declaration.features or (),
     }
@@ -153,6 +154,11 @@ def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) 
                 "numbers, booleans or dates.",
                 hint=f"cast it in the pipeline: col({column!r}).cast('string')",
             )
+    if declaration.weight and not is_feature_type(schema.field(declaration.weight).type):
+        raise TrainingError(
+            f"{_where(declaration)}: weight column {declaration.weight!r} is "
+            f"{schema.field(declaration.weight).type}; expected numbers from 0 up."
+        )
     return Source(
         table=table, version=version, schema=schema, features=_features(declaration, schema)
     )
@@ -162,7 +168,8 @@ def _features(declaration: ModelDeclaration, schema: pa.Schema) -> tuple[Feature
     if declaration.features is None and _needs_time(declaration):
         assert declaration.time is not None
         declaration = replace(declaration, features=(declaration.time,))
-    others = {declaration.target, declaration.time, *declaration.by, *declaration.key}
+    by, key = declaration.by, declaration.key
+    others = {declaration.target, declaration.time, declaration.weight, *by, *key}
     if declaration.features is None:
         fields = [f for f in schema if f.name not in others and is_feature_type(f.type)]
         if not fields:

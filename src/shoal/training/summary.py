@@ -74,6 +74,7 @@ def declared_params(declaration: ModelDeclaration) -> dict[str, str]:
         "target": declaration.target,
         "by": ", ".join(declaration.by),
         "time": declaration.time or "",
+        **({"weight": declaration.weight} if declaration.weight else {}),
         "metric": declaration.metric,
         "baseline": declaration.baseline,
         "holdout": str(declaration.holdout),

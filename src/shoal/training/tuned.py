@@ -14,7 +14,7 @@ import pyarrow as pa
 from shoal.models import ModelDeclaration
 from shoal.models.columns import accepts_nan, by_position
 from shoal.models.segments import segment_key
-from shoal.training.kernel import FitJob
+from shoal.training.job import FitJob
 from shoal.training.task import Task, fit_task
 
 __all__ = ["Choices", "TunedJob", "placed", "with_params"]

@@ -22,6 +22,7 @@ from shoal.training import FitJob, fit_segments
 from shoal.training.batched import fit_batched, is_batched
 from shoal.training.local import Local
 from shoal.training.pool import Pool, Task
+from shoal.training.rows import SortedRows
 from shoal.training.run import new_nursery
 from shoal.training.split import split_windows
 
@@ -62,9 +63,14 @@ def job(build, **changes) -> FitJob:
     return FitJob(**(fields | changes))
 
 
-def table(features, target) -> pa.Table:
+def table(features, target, weights=None) -> pa.Table:
     columns = {str(i): features[:, i].copy() for i in range(features.shape[1])}
+    columns |= {} if weights is None else {"weight": weights}
     return pa.table({**columns, "target": target, "time": np.arange(len(target))})
+
+
+def clean(features, target) -> SortedRows:
+    return SortedRows(features=features, target=target)
 
 
 def rows_of(sizes, seed, kinds=()):
@@ -157,7 +163,7 @@ def test_members_are_those_of_scikit_learn(name) -> None:
         )
         assert_equal(ours, theirs, features, offsets)
     edges = split_windows(offsets, None, 0.25, 1)
-    together = fit_batched(features, target, offsets, edges, job(build))
+    together = fit_batched(clean(features, target), offsets, edges, job(build))
     assert together is not None
     assert together.at.tolist() == [0, 1, 2, 3, 4]
 
@@ -166,6 +172,30 @@ KINDS = [
     "constant feature", "constant at first", "constant target", "the same twice",
     "nearly the same", "far away", "holes", "huge",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_weighted_members_are_those_of_scikit_learn(name) -> None:
+    features, target, offsets = rows_of([60, 45, 90, 30, 12, 0, 80], 4, [(1, "constant feature")])
+    weights = np.random.default_rng(5).exponential(size=len(target))
+    weights[offsets[2] : offsets[2] + 20] = 0.0
+    weights[offsets[3] : offsets[4]] = 0.0
+    weights[[0, 70, 71]] = np.nan, -1.0, np.inf
+    ours, theirs = (
+        fit_segments(
+            table(features, target, weights),
+            offsets,
+            job(ESTIMATORS[name], weighted=True, backtest=2, batched=batched),
+        )
+        for batched in (True, False)
+    )
+    assert_equal(ours, theirs, features, offsets)
+    said = ours.to_pylist()
+    assert [row["rows_dropped"] for row in said] == [1, 2, 0, 0, 0, 0, 0]
+    assert said[3]["reason"] == "all training rows have the weight 0"
+    alike = fit_segments(table(features, target), offsets, job(ESTIMATORS[name]))
+    assert alike["state"][6] != ours["state"][6]
+    assert alike["rows_hash"][6] != ours["rows_hash"][6]
 
 
 @settings(max_examples=100, deadline=None)
@@ -197,7 +227,7 @@ def test_unusual_segments_are_those_of_scikit_learn(
 def test_what_the_sums_cannot_tell_goes_to_scikit_learn(kind) -> None:
     features, target, offsets = rows_of([50] * 4, 1, [(2, kind)])
     edges = split_windows(offsets, None, 0.25, 1)
-    together = fit_batched(features, target, offsets, edges, job(LinearRegression))
+    together = fit_batched(clean(features, target), offsets, edges, job(LinearRegression))
     assert together is not None
     assert together.at.tolist() == [0, 1, 3]
     rows = fit_segments(table(features, target), offsets, job(LinearRegression))

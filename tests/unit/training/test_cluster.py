@@ -76,7 +76,7 @@ WHAT = ("segment", "status", "uses", "model_used", "reason", "state", "rows", "r
 @pytest.mark.parametrize(
     ("function", "changes"),
     [
-        (ridge, {"interval": 0.8, "backtest": 2}),
+        (ridge, {"interval": 0.8, "backtest": 2, "weight": "price"}),
         (ridge, {"batched": False, "time": "day"}),
         (trees, {"time": None, "key": ["t"]}),
         (LogisticRegression, {"target": "high", "metric": "accuracy"}),

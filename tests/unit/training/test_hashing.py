@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from shoal.training.hashing import own_order, row_hashes, row_marks
+from shoal.training.hashing import own_order, row_marks, segment_hashes
 
 VALUES = st.floats(allow_nan=False, width=64)
 ROWS = arrays.arrays(np.float64, st.tuples(st.integers(1, 12), st.just(4)), elements=VALUES)
@@ -12,7 +12,8 @@ ROWS = arrays.arrays(np.float64, st.tuples(st.integers(1, 12), st.just(4)), elem
 def hashed(rows, offsets=None) -> list[str]:
     moments = rows[:, 3].copy().view(np.int64)
     offsets = np.array([0, len(rows)]) if offsets is None else offsets
-    return row_hashes(rows[:, :2], rows[:, 2], moments, offsets)
+    columns = [*rows.T, *([] if moments is None else [moments])]
+    return segment_hashes(row_marks(columns), offsets)
 
 
 @given(rows=ROWS, data=st.data())

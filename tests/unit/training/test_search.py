@@ -22,7 +22,8 @@ from shoal.errors import Conflict, ModelError, TrainingError
 from shoal.lake import Lake
 from shoal.models import Fleet, ModelDeclaration, collecting_models, model
 from shoal.training import Nursery, new_nursery, retrain, train
-from shoal.training.kernel import FitJob, clean_rows, own_rows
+from shoal.training.job import FitJob
+from shoal.training.rows import clean_rows, own_rows
 from shoal.training.search import Found, search
 from shoal.training.search.rows import write_training_rows
 from shoal.training.split import split_rows
@@ -186,12 +187,10 @@ def test_no_estimator_s_held_out_row_is_among_the_training_rows(
     assert len(edges) == len(chosen) + 1
     assert edges[-1] == len(seen) == len(set(seen))
     for either in (True, False):
-        features, target, moments, _ = own_rows(rows, offsets, job)
-        _, target, moments, bounds = clean_rows(
-            features, target, moments, offsets, replace(job, nan_ok=either)
-        )
-        for end, cut in zip(bounds[1:], split_rows(bounds, moments, 0.25), strict=True):
-            assert not set(seen) & set(target[cut:end])
+        own, _ = own_rows(rows, offsets, job)
+        clean, bounds = clean_rows(own, offsets, replace(job, nan_ok=either))
+        for end, cut in zip(bounds[1:], split_rows(bounds, clean.moments, 0.25), strict=True):
+            assert not set(seen) & set(clean.target[cut:end])
     if not any(gaps):  # nothing is lost where there is one way to hold out
         assert len(seen) == 60 - sum(15 if n == 60 else -(-n // 4) for n in (33, 27)) or timed
 

@@ -12,8 +12,8 @@ from sklearn.linear_model import Ridge
 from shoal.lake import Lake
 from shoal.models import ModelDeclaration, collecting_models, model
 from shoal.training.hashing import own_order, row_marks
-from shoal.training.kernel import read_rows
 from shoal.training.plan import Plan
+from shoal.training.rows import read_rows
 from shoal.training.sorting import sort_rows
 from shoal.training.source import open_source
 
@@ -71,11 +71,10 @@ def test_buckets_hold_the_same_rows_in_the_same_order(rows, timed, budget) -> No
 
 def in_own_order(rows: pa.Table, plan: Plan) -> tuple[str, list[float]]:
     """The rows as the kernel fits them, and their targets."""
-    features, target, moments = read_rows(rows)
-    marks = row_marks([*features.T, target, *([] if moments is None else [moments])])
-    order = own_order(moments, marks, plan.segments.offsets)
-    order = slice(None) if order is None else order
-    return repr((features[order].tolist(), target[order].tolist())), target[order].tolist()
+    read = read_rows(rows)
+    order = own_order(read.moments, row_marks(read.columns()), plan.segments.offsets)
+    own = read if order is None else read.take(order)
+    return repr((own.features.tolist(), own.target.tolist())), own.target.tolist()
 
 
 def test_the_budget_comes_from_the_environment(tmp_path, monkeypatch) -> None:

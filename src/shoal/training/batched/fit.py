@@ -19,7 +19,8 @@ from shoal.training.intervals import naive_scale
 from shoal.training.measured import sum_columns
 
 if TYPE_CHECKING:
-    from shoal.training.kernel import FitJob
+    from shoal.training.job import FitJob
+    from shoal.training.rows import SortedRows
 
 __all__ = ["Together", "fit_batched", "is_batched", "least_together"]
 
@@ -61,17 +62,14 @@ class Together:
         return both.take(pa.array(order)).combine_chunks().to_batches()[0]
 
 
-def fit_batched(
-    features: Array, target: Array, bounds: Array, edges: Array, job: FitJob
-) -> Together | None:
+def fit_batched(clean: SortedRows, bounds: Array, edges: Array, job: FitJob) -> Together | None:
     """Fit and measure all segments that a batch can fit as well as scikit-learn.
 
     One segment is fitted by scikit-learn too: it gives the members' template, and proves that
     batched members predict what scikit-learn's do.
 
     Args:
-        features: Finite features, shape (rows, features).
-        target: Finite targets, shape (rows,).
+        clean: The rows; all of them finite.
         bounds: Segment i is rows bounds[i] to bounds[i + 1].
         edges: The windows of held-out rows; see `split_windows`.
         job: What the segments share.
@@ -85,7 +83,8 @@ def fit_batched(
     if learner is None or not len(at):
         return None
     starts, ends, edges = bounds[at], bounds[at + 1], edges[at]
-    rows = Rows(features, target, starts, ends)
+    features, target = clean.features, clean.target
+    rows = Rows(features, target, starts, ends, clean.weights)
     try:
         learner.start(rows)
     except Exception:  # noqa: BLE001 (as above)

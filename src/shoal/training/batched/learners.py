@@ -11,6 +11,7 @@ import numpy as np
 from shoal.training.batched.moments import Sums, sum_segments
 from shoal.training.batched.plan import Plan, plan_of
 from shoal.training.batched.solve import solve
+from shoal.training.weights import fit_plainly
 
 if TYPE_CHECKING:
     from shoal.forecast import Forecaster
@@ -32,15 +33,25 @@ class Rows:
         target: Shape (rows,).
         starts: Each segment's first row.
         ends: The row after its last.
+        weights: Shape (rows,); None when all rows count alike.
     """
 
-    def __init__(self, features: Array, target: Array, starts: Array, ends: Array) -> None:
+    def __init__(
+        self,
+        features: Array,
+        target: Array,
+        starts: Array,
+        ends: Array,
+        weights: Array | None = None,
+    ) -> None:
         self.features, self.target, self.starts, self.ends = features, target, starts, ends
+        self.weights = weights
 
-    def part(self, i: int) -> tuple[Array, Array]:
-        """A segment's features and targets."""
+    def part(self, i: int) -> tuple[Array, Array, Array | None]:
+        """A segment's features, targets and weights."""
         rows = slice(self.starts[i], self.ends[i])
-        return self.features[rows], self.target[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        return self.features[rows], self.target[rows], weights
 
 
 class Learner(Protocol):
@@ -118,11 +129,18 @@ class Lines:
         """See `Learner`."""
         plan, rows = self._plan, self._rows
         self._sums: Sums = self._known or sum_segments(
-            self._features, rows.target, rows.starts, begin, end, extremes=plan.extremes
+            self._features,
+            rows.target,
+            rows.starts,
+            begin,
+            end,
+            extremes=plan.extremes,
+            weights=rows.weights,
         )
         if self._memo is not None:
             self._memo[self._key] = self._sums
-        past = solve(plan, self._sums.train, self._sums.pivot)
+        sums = self._sums
+        past = solve(plan, sums.train, sums.pivot, sums.weighted_train)
         for i, (cut, stop) in enumerate(zip(begin.tolist(), end.tolist(), strict=True)):
             if cut < stop:
                 np.matmul(self._sums.work[cut:stop], past.weights[i], out=guess[cut:stop])
@@ -135,12 +153,15 @@ class Lines:
 
     def whole(self) -> tuple[Mapping[tuple[Owner, str], Array], Array]:
         """See `Learner`."""
-        found = solve(self._plan, self._sums.whole, self._sums.pivot)
+        sums = self._sums
+        found = solve(self._plan, sums.whole, sums.pivot, sums.weighted_whole)
         return found.attributes, found.sound
 
     def member(self, build: Callable[[], Any], i: int) -> Any:
         """See `Learner`."""
-        return build().fit(*self._rows.part(i))
+        estimator = build()
+        fit_plainly(estimator, *self._rows.part(i))
+        return estimator
 
 
 class Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ class Moments:
     """What one fit of each segment knows of its rows.
 
     Attributes:
-        rows: Rows fitted on, shape (segments,).
+        rows: Rows fitted on, or the sum of their weights; shape (segments,).
         shift: Means of features and target relative to the pivot, shape (segments, width + 1).
         spread: Centred cross products of features and target, shape (segments, width + 1,
             width + 1); 0 for features that are constant.
@@ -50,16 +50,27 @@ class Sums:
         pivot: The mean of each segment's training rows, shape (segments, width + 1).
         train: Of the training rows.
         whole: Of all rows.
+        weighted_train: Of the training rows, each counted by its weight; None without weights.
+        weighted_whole: Likewise of all rows.
     """
 
     work: Array
     pivot: Array
     train: Moments
     whole: Moments
+    weighted_train: Moments | None = None
+    weighted_whole: Moments | None = None
 
 
 def sum_segments(
-    features: Array, target: Array, starts: Array, cuts: Array, ends: Array, *, extremes: bool
+    features: Array,
+    target: Array,
+    starts: Array,
+    cuts: Array,
+    ends: Array,
+    *,
+    extremes: bool,
+    weights: Array | None = None,
 ) -> Sums:
     """Sum each segment's training rows and, from the same pass, all its rows.
 
@@ -74,18 +85,19 @@ def sum_segments(
         cuts: The row after its last training row.
         ends: The row after its last.
         extremes: Whether least and greatest values are wanted.
+        weights: Of all rows; None without.
     """
     count, width = len(starts), features.shape[1]
     work = np.empty((len(features), width + 2))
     work[:, :width], work[:, width], work[:, -1] = features, target, 1.0
     pivot = np.empty((count, width + 2))
     past, later = np.zeros((2, count, width + 2, width + 2))
-    weights = np.ones(int((cuts - starts).max(initial=0)))
+    ones = np.ones(int((cuts - starts).max(initial=0)))
     edges = zip(starts.tolist(), cuts.tolist(), ends.tolist(), strict=True)
     # One small product for each segment: its rows stay in the processor's cache.
     for i, (start, cut, end) in enumerate(edges):
         train, held = work[start:cut], work[cut:end]
-        mean = np.matmul(weights[: cut - start], train, out=pivot[i])
+        mean = np.matmul(ones[: cut - start], train, out=pivot[i])
         mean /= cut - start
         mean[-1] = 0.0
         work[start:end] -= mean
@@ -98,7 +110,27 @@ def sum_segments(
     def moments(products: Array, until: Array) -> Moments:
         return _moments(features, products, pivot, starts, until, extremes)
 
-    return Sums(work=work, pivot=pivot, train=moments(past, cuts), whole=moments(later, ends))
+    sums = Sums(work=work, pivot=pivot, train=moments(past, cuts), whole=moments(later, ends))
+    if weights is None:
+        return sums
+    heavy, later = _weighted(work, weights, starts, cuts, ends)
+    return replace(
+        sums, weighted_train=moments(heavy, cuts), weighted_whole=moments(heavy + later, ends)
+    )
+
+
+def _weighted(
+    work: Array, weights: Array, starts: Array, cuts: Array, ends: Array
+) -> tuple[Array, Array]:
+    """The products of each segment's training and later rows, each row by its weight."""
+    past, later = np.zeros((2, len(starts), work.shape[1], work.shape[1]))
+    edges = zip(starts.tolist(), cuts.tolist(), ends.tolist(), strict=True)
+    for i, (start, cut, end) in enumerate(edges):
+        for begin, stop, into in ((start, cut, past), (cut, end, later)):
+            if begin < stop:
+                rows = work[begin:stop]
+                np.matmul(rows.T, rows * weights[begin:stop, None], out=into[i])
+    return past, later
 
 
 def _moments(

@@ -39,13 +39,15 @@ class Solution:
     sound: Array
 
 
-def solve(plan: Plan, moments: Moments, pivot: Array) -> Solution:
+def solve(plan: Plan, moments: Moments, pivot: Array, weighted: Moments | None = None) -> Solution:
     """Fit the plan's scalers and its regression for each segment.
 
     Args:
         plan: What to fit.
         moments: Of the rows to fit on.
         pivot: What the moments' means are relative to, shape (segments, width + 1).
+        weighted: Of the same rows, each by its weight, for the regression; scalers see all rows
+            alike. None without weights.
     """
     attributes: dict[tuple[int | None, str], Array] = {}
     # A feature is now slope * (value - pivot) + level, with this mean.
@@ -54,17 +56,22 @@ def solve(plan: Plan, moments: Moments, pivot: Array) -> Solution:
     for at, scaler in plan.scalers:
         found, slope, level = _SCALERS[type(scaler).__name__](scaler, moments, pivot, slope, level)
         attributes |= {(at, name): values for name, values in found.items()}
+    rows, sound = moments.rows, moments.sound
+    if weighted is not None:
+        # scikit-learn scales a regression's rows by the roots of their weights.
+        moments, shift = weighted, weighted.shift[:, :-1]
+        sound = sound & weighted.sound
     mean, goal = slope * shift + level, pivot[:, -1] + moments.shift[:, -1]
     gram = moments.spread[:, :-1, :-1] * slope[:, :, None] * slope[:, None, :]
     cross = moments.spread[:, :-1, -1] * slope
     if not plan.linear.fit_intercept:
         gram = gram + moments.rows[:, None, None] * mean[:, :, None] * mean[:, None, :]
         cross = cross + (moments.rows * goal)[:, None] * mean
-    coefficients, sound = _normal(gram, cross, plan.alpha)
-    sound &= moments.sound
+    coefficients, good = _normal(gram, cross, plan.alpha)
+    sound = sound & good
     if type(plan.linear).__name__ == "LinearRegression":
         attributes[plan.last, "rank_"], attributes[plan.last, "singular_"], full = _singular(
-            gram, moments.rows
+            gram, rows
         )
         sound &= full
     intercept = np.zeros(len(goal))

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from shoal.models import ModelDeclaration
-from shoal.training.kernel import FitJob, fit_segments
+from shoal.training.job import FitJob
+from shoal.training.kernel import fit_segments
 from shoal.training.search.score import is_greater_better, score
 from shoal.training.search.space import Point, Space, plain_json
 from shoal.training.search.studies import new_study, quiet

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shoal.training.kernel import TARGET, TIME, FitJob, clean_rows, own_rows
+from shoal.training.job import FitJob
+from shoal.training.rows import TARGET, TIME, WEIGHT, SortedRows, clean_rows, own_rows
 from shoal.training.split import split_rows
 
 __all__ = ["write_training_rows"]
@@ -45,27 +46,26 @@ def write_training_rows(
                 slices = zip(starts.tolist(), (ends - starts).tolist(), strict=True)
                 block = pa.concat_tables([source.slice(*each) for each in slices])
                 bounds = np.concatenate([[0], np.cumsum(ends - starts)])
-                features, target, moments, _ = own_rows(block, bounds, job)
-                past, train = _past(features, target, moments, bounds, job)
+                own, _ = own_rows(block, bounds, job)
+                past, train = _past(own, bounds, job)
                 kept = train >= job.min_rows
                 at = _ranges(bounds[:-1][kept], past[kept])
-                writer.write_table(_table(features, target, moments, at, source.schema))
+                writer.write_table(_table(own.take(at), source.schema))
                 chosen += part[kept].tolist()
                 sizes += (past - bounds[:-1])[kept].tolist()
     return chosen, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def _past(
-    features: Array, target: Array, moments: Array | None, bounds: Array, job: FitJob
-) -> tuple[Array, Array]:
+def _past(own: SortedRows, bounds: Array, job: FitJob) -> tuple[Array, Array]:
     """The row after each segment's last training row, and how many rows it trains on."""
     past, train = bounds[1:].copy(), np.diff(bounds)
-    rows = np.arange(len(target))
+    moments, numbered = own.moments, replace(own, moments=np.arange(len(own.target)))
     # The holdout is a share of the rows that an estimator takes. Trials may take different ones,
     # and none may see what is held out from another.
     for nan_ok in (not job.nan_ok, job.nan_ok):
         taken = replace(job, nan_ok=nan_ok)
-        _, _, at, clean = clean_rows(features, target, rows, bounds, taken)
+        cleaned, clean = clean_rows(numbered, bounds, taken)
+        at = cleaned.moments
         assert at is not None
         cuts = split_rows(clean, None if moments is None else moments[at], job.holdout)
         train = cuts - clean[:-1]
@@ -86,10 +86,7 @@ def _ranges(starts: Array, ends: Array) -> Array:
     return found
 
 
-def _table(
-    features: Array, target: Array, moments: Array | None, at: Array, schema: pa.Schema
-) -> pa.Table:
-    columns = {str(i): features[at, i] for i in range(features.shape[1])} | {TARGET: target[at]}
-    if moments is not None:
-        columns[TIME] = moments[at]
+def _table(rows: SortedRows, schema: pa.Schema) -> pa.Table:
+    columns = {str(i): column for i, column in enumerate(rows.features.T)}
+    columns |= {TARGET: rows.target, TIME: rows.moments, WEIGHT: rows.weights}
     return pa.table({name: columns[name] for name in schema.names}, schema)

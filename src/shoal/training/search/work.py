@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from shoal.training.batched import is_batched
 from shoal.training.fitting import Progress
-from shoal.training.kernel import FitJob
+from shoal.training.job import FitJob
 from shoal.training.local import Local
 from shoal.training.pool import Pool
 from shoal.training.search.space import Point, Space

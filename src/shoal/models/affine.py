@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Affine", "Lines", "affine"]
+__all__ = ["Affine", "Lines", "affine", "is_known"]
 
 Array = np.ndarray[Any, Any]
 
@@ -26,6 +26,17 @@ _REGRESSORS = frozenset({
     "QuantileRegressor", "Ridge", "RidgeCV", "SGDRegressor", "TheilSenRegressor",
 })
 # fmt: on
+
+# What may come before them, by module. Classes are known by their names, so that a member's
+# description (`shoal.models.straight`) does for the member.
+_STEPS = {
+    "Pipeline": "sklearn.pipeline",
+    "SimpleImputer": "sklearn.impute._base",
+    "MaxAbsScaler": "sklearn.preprocessing._data",
+    "MinMaxScaler": "sklearn.preprocessing._data",
+    "RobustScaler": "sklearn.preprocessing._data",
+    "StandardScaler": "sklearn.preprocessing._data",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +67,7 @@ def affine(estimator: Any, features: int) -> Affine | None:
         estimator: The fitted estimator.
         features: How many features it takes.
     """
-    from sklearn.pipeline import Pipeline
-
-    steps = [s for _, s in estimator.steps] if type(estimator) is Pipeline else [estimator]
+    steps = [s for _, s in estimator.steps] if _is(estimator, "Pipeline") else [estimator]
     *before, last = [s for s in steps if s is not None and s != "passthrough"] or [None]
     found = _coefficients(last, features)
     if found is None:
@@ -89,11 +98,22 @@ def affine(estimator: Any, features: int) -> Affine | None:
     return line if whole and np.isfinite(line.intercept) else None
 
 
+def is_known(path: str) -> bool:
+    """Whether `affine` knows a class, by its full name."""
+    module, _, name = path.rpartition(".")
+    if name in _REGRESSORS:
+        return module.startswith(("sklearn.linear_model.", "sklearn.svm."))
+    return _STEPS.get(name) == module
+
+
+def _is(step: Any, name: str) -> bool:
+    cls = type(step)
+    return cls.__name__ == name and cls.__module__ == _STEPS[name]
+
+
 def _coefficients(estimator: Any, features: int) -> tuple[Array, float] | None:
     cls = type(estimator)
-    if cls.__name__ not in _REGRESSORS or not cls.__module__.startswith(
-        ("sklearn.linear_model.", "sklearn.svm.")
-    ):
+    if cls.__name__ not in _REGRESSORS or not is_known(f"{cls.__module__}.{cls.__name__}"):
         return None
     weight = np.asarray(estimator.coef_)
     intercept = np.asarray(estimator.intercept_)
@@ -103,10 +123,8 @@ def _coefficients(estimator: Any, features: int) -> tuple[Array, float] | None:
 
 
 def _fills(step: Any, features: int) -> bool:
-    from sklearn.impute import SimpleImputer
-
     return (
-        type(step) is SimpleImputer
+        _is(step, "SimpleImputer")
         and isinstance(step.missing_values, float)
         and bool(np.isnan(step.missing_values))
         and not step.add_indicator
@@ -118,18 +136,16 @@ def _fills(step: Any, features: int) -> bool:
 
 def _scaler(step: Any, features: int) -> tuple[Array, Array, Array] | None:
     """Minus, divide and plus: the scaler gives ``(x - minus) / divide + plus``."""
-    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
-
     none, one = np.zeros(features), np.ones(features)
-    if type(step) is StandardScaler:
+    if _is(step, "StandardScaler"):
         minus = step.mean_ if step.with_mean else none
         return minus, step.scale_ if step.with_std else one, none
-    if type(step) is RobustScaler:
+    if _is(step, "RobustScaler"):
         minus = step.center_ if step.with_centering else none
         return minus, step.scale_ if step.with_scaling else one, none
-    if type(step) is MaxAbsScaler and not getattr(step, "clip", False):
+    if _is(step, "MaxAbsScaler") and not getattr(step, "clip", False):
         return none, step.scale_, none
-    if type(step) is MinMaxScaler and not step.clip:
+    if _is(step, "MinMaxScaler") and not step.clip:
         return step.data_min_, 1 / step.scale_, np.full(features, float(step.feature_range[0]))
     return None
 
@@ -156,6 +172,11 @@ class Lines:
         self._center, self._weight, self._gap = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self._intercept = np.zeros(self.members)
         self._kind = np.zeros(self.members, dtype=np.int8)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the lines of all members take."""
+        return 8 * (3 * self.features + 1) * self.members + self.members
 
     def kinds(self, members: Array) -> Array:
         """0 for a member that was not added yet, 1 for a line, 2 for anything else.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import struct
@@ -128,12 +129,11 @@ class Decoder:
             )
         self._modules = tuple(modules)
         self._classes: dict[str, type[Any]] = dict(classes or {})
-        import sklearn
-
-        if fitted_with.split(".")[:2] != sklearn.__version__.split(".")[:2]:
+        installed = importlib.metadata.version("scikit-learn")  # importing it takes a second
+        if fitted_with.split(".")[:2] != installed.split(".")[:2]:
             warnings.warn(
                 f"the model was fitted with scikit-learn {fitted_with}, this is "
-                f"{sklearn.__version__}: predictions may differ",
+                f"{installed}: predictions may differ",
                 stacklevel=2,
             )
 

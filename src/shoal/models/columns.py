@@ -17,6 +17,7 @@ __all__ = [
     "feature_columns",
     "is_feature_type",
     "is_moment_type",
+    "numbers",
     "one_column",
     "seconds_of",
 ]
@@ -77,6 +78,31 @@ def feature_columns(
         if pa.types.is_boolean(kind):
             column = column.cast(pa.int8())
         found.append(column.cast(pa.float64(), safe=False).to_numpy())
+    return found
+
+
+def numbers(
+    column: pa.Array | pa.ChunkedArray, missing: float = 0
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """A column of numbers or booleans (as 0 and 1) as an array, not to be written to.
+
+    Arrow's own conversions import pandas, where it is installed: half a second and 40 MB.
+
+    Args:
+        column: Any numbers.
+        missing: What stands for null.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    name = str(array.type)
+    dtype = np.dtype({"double": "float64", "float": "float32"}.get(name, name))
+    size = len(array)
+    if not size:
+        return np.empty(0, dtype)
+    found = np.frombuffer(array.buffers()[1], dtype, array.offset + size)[array.offset :]
+    if array.null_count:
+        found = np.where(numbers(array.is_null()), np.array(missing, dtype), found)
     return found
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shoal.errors import ModelError, RequestError
-from shoal.models.affine import Lines, affine
+from shoal.models.affine import Affine, Lines
 from shoal.models.artifact import MEMBER_SCHEMA, FleetHeader, member_rows, read_header
+from shoal.models.cache import DecodedCache
 from shoal.models.codecs import Decoder
-from shoal.models.columns import accepts_nan, feature_columns
+from shoal.models.columns import accepts_nan, feature_columns, numbers
 from shoal.models.segments import segment_codes, segment_key
+from shoal.models.straight import Straight
 
 __all__ = ["Fleet"]
 
@@ -38,7 +39,7 @@ class Fleet:
         header: FleetHeader,
         members: pa.Table,
         *,
-        cache: int,
+        memory: int,
         modules: Collection[str],
         trust_pickle: bool,
     ) -> None:
@@ -49,24 +50,30 @@ class Fleet:
             name: Decoder(template, modules, trust_pickle=trust_pickle)
             for name, template in header.templates.items()
         }
-        self._cache: OrderedDict[int, tuple[Any, bool]] = OrderedDict()
-        self._cache_size = max(cache, 1)
-        self._lock = Lock()
+        self._straight = {
+            name: Straight.of(template, len(header.features))
+            for name, template in header.templates.items()
+        }
         self._lines = Lines(members.num_rows, len(header.features))
+        # Lines that would take more than half of the budget are decoded members like others.
+        self._keeps_lines = 2 * self._lines.size <= memory
+        self._cache: DecodedCache[tuple[Any, bool]] = DecodedCache(
+            memory - self._lines.size if self._keeps_lines else memory
+        )
         used = pc.index_in(members.column("model_used"), members.column("segment"))
-        has_state = np.asarray(members.column("state").is_valid())
+        has_state = numbers(members.column("state").is_valid()).astype(bool)
         # The member that predicts for each member; -1 where none does.
-        self._used = np.asarray(used.fill_null(-1), dtype=np.int64)
+        self._used = numbers(used, missing=-1).astype(np.int64)
         self._used[(self._used >= 0) & ~has_state[self._used]] = -1
         self._chosen: dict[tuple[str | None, ...], int] = {}
-        self._widths = members.column("interval").to_numpy()
+        self._widths = numbers(members.column("interval"), missing=math.nan)
 
     @classmethod
     def open(
         cls,
         folder: str | Path,
         *,
-        cache: int = 10_000,
+        memory: int = 256 * 2**20,
         modules: Collection[str] = (),
         trust_pickle: bool = False,
     ) -> Fleet:
@@ -74,7 +81,8 @@ class Fleet:
 
         Args:
             folder: The folder that `write_fleet` wrote.
-            cache: How many decoded estimators are kept.
+            memory: About how many bytes decoded members may take; those not used for longest
+                are decoded again when they are needed.
             modules: Modules besides scikit-learn, XGBoost and LightGBM whose estimator classes
                 may be built, besides those that the environment variable
                 ``SHOAL_TRUSTED_MODULES`` names, separated by commas (for stock MLflow, which
@@ -97,12 +105,12 @@ class Fleet:
         environment = os.environ.get("SHOAL_TRUSTED_MODULES", "").split(",")
         trusted = {*modules, *(name.strip() for name in environment)} - {""}
         unpickle = trust_pickle or os.environ.get("SHOAL_TRUST_PICKLE") == "1"
-        return cls(header, members, cache=cache, modules=trusted, trust_pickle=unpickle)
+        return cls(header, members, memory=memory, modules=trusted, trust_pickle=unpickle)
 
     @property
     def segments(self) -> int:
         """How many segments the fleet was trained on; fallback groups are not counted."""
-        return int(np.count_nonzero(np.asarray(self._members.column("level")) == 0))
+        return int(np.count_nonzero(numbers(self._members.column("level")) == 0))
 
     def member(self, segment: str) -> dict[str, Any]:
         """One member's row without its state.
@@ -222,25 +230,27 @@ class Fleet:
         return found
 
     def _estimator(self, row: int) -> tuple[Any, bool]:
-        with self._lock:
-            if row in self._cache:
-                self._cache.move_to_end(row)
-                return self._cache[row]
-        estimator = self._decode(row)
-        entry = (estimator, accepts_nan(estimator))
-        with self._lock:
-            self._cache[row] = entry
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return entry
+        found = self._cache.get(row)
+        if found is None:
+            estimator = self._decode(row)
+            found = estimator, accepts_nan(estimator)
+            self._cache.keep(row, found, len(self._state(row)))
+        return found
 
     def _decode(self, row: int) -> Any:
         template = self._members.column("template")[row].as_py()
         decoder = self._decoders.get(template)
         if decoder is None:
             raise ModelError(f"fleet.json lacks the template {template!r} that a member names.")
-        state = self._members.column("state")[row].as_buffer()
-        return decoder.decode(memoryview(state))
+        return decoder.decode(self._state(row))
+
+    def _state(self, row: int) -> memoryview:
+        return memoryview(self._members.column("state")[row].as_buffer())
+
+    def _line(self, row: int) -> Affine | None:
+        """The line that a member is, or None; a member that may be one need not be built."""
+        straight = self._straight.get(self._members.column("template")[row].as_py())
+        return None if straight is None else straight.line(self._state(row))
 
     def _predict(
         self,
@@ -264,11 +274,10 @@ class Fleet:
 
     def _are_lines(self, chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Which members are lines; those seen for the first time are decoded."""
-        line = (chosen >= 0) & (self.header.classes is None)
+        line = (chosen >= 0) & (self.header.classes is None and self._keeps_lines)
         new = np.unique(chosen[line])
         for row in new[self._lines.kinds(new) == 0].tolist():
-            estimator = self._decode(row)
-            self._lines.add(row, affine(estimator, len(self.header.features)))
+            self._lines.add(row, self._line(row))
         line[line] = self._lines.kinds(chosen[line]) == 1
         return line
 

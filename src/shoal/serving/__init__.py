@@ -9,7 +9,9 @@ from shoal.serving.app import create_app
 from shoal.serving.client import Client
 from shoal.serving.log import InferenceLog
 from shoal.serving.lookup import Lookup
-from shoal.serving.models import ServedModel, ServedModels
+from shoal.serving.models import ServedModels
+from shoal.serving.opening import Opening
+from shoal.serving.served import ServedModel
 from shoal.serving.server import serve
 from shoal.serving.tokens import SCOPES, Tokens, new_token
 from shoal.serving.traffic import TAG, Traffic
@@ -21,6 +23,7 @@ __all__ = [
     "Client",
     "InferenceLog",
     "Lookup",
+    "Opening",
     "ServedModel",
     "ServedModels",
     "Tokens",

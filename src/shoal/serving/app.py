@@ -14,12 +14,13 @@ from shoal.serving.bodies import body_of, reader
 from shoal.serving.convert import arrow_table
 from shoal.serving.gate import Gate
 from shoal.serving.metrics import Metrics
-from shoal.serving.models import ServedModel, ServedModels
+from shoal.serving.models import ServedModels
 from shoal.serving.open_inference import metadata, read_infer, tensor
 from shoal.serving.openapi import document, page
 from shoal.serving.protocol import Columns
 from shoal.serving.quick import Quick
 from shoal.serving.scoring import Asked, Scored, predict, score
+from shoal.serving.served import ServedModel
 from shoal.serving.traffic import Traffic
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from shoal.serving.log import InferenceLog
-    from shoal.serving.models import ServedModel, ServedModels
+    from shoal.serving.models import ServedModels
     from shoal.serving.scoring import Scored
+    from shoal.serving.served import ServedModel
 
 __all__ = ["Metrics"]
 

@@ -10,31 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError, TrackingError, nearest
+from shoal.serving.opening import Opening
+from shoal.serving.served import ServedModel
 
 if TYPE_CHECKING:
-    from shoal.models import Fleet
-    from shoal.tracking import Pointers, Reference, Tracker
+    from shoal.tracking import Pointers, Reading, Reference, Tracker
 
-__all__ = ["ServedModel", "ServedModels"]
+__all__ = ["ServedModels"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedModel:
-    """One version of a model, opened.
-
-    Args:
-        name: Registered model.
-        version: Version number.
-        fleet: Its fleet.
-        inputs: Input columns in order, each with its MLflow type name.
-    """
-
-    name: str
-    version: int
-    fleet: Fleet
-    inputs: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +46,10 @@ class ServedModels:
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self._names: dict[str, _Name] = {}
-        self._tracker: Tracker | None = None
+        self._reading: Reading | None = None
         self._wanted: dict[str, list[Reference]] | None = {}
         self.failures = 0
-        self._trust_pickle = False
+        self._opening = Opening()
         for model in models:
             if model.name in self._names:
                 raise TrackingError(
@@ -79,7 +63,11 @@ class ServedModels:
 
     @classmethod
     def load(
-        cls, tracker: Tracker, refs: Iterable[str] | None = None, *, trust_pickle: bool = False
+        cls,
+        tracker: Tracker,
+        refs: Iterable[str] | None = None,
+        *,
+        opening: Opening | None = None,
     ) -> ServedModels:
         """Opens versions from the registry.
 
@@ -90,23 +78,23 @@ class ServedModels:
             tracker: Where the models are registered.
             refs: ``delay``, ``delay@champion``, ``delay/3``, ...; None means all models that Shoal
                 registered: a registry may hold others' models, too.
-            trust_pickle: Unpickle members that were pickled.
+            opening: How versions are opened.
 
         Raises:
             TrackingError: A model, alias or version does not exist.
         """
-        from shoal.tracking import Reference
+        from shoal.tracking import Reading, Reference
 
         self = cls.__new__(cls)
-        self._names, self._tracker, self.failures = {}, tracker, 0
+        self._names, self._reading, self.failures = {}, Reading(tracker), 0
         self._wanted = None
-        self._trust_pickle = trust_pickle
+        self._opening = opening or Opening()
         if refs is not None:
             self._wanted = {}
             for text in refs:
-                tracker.resolve(text)  # says what is wrong with it
                 ref = Reference.parse(text)
                 self._wanted.setdefault(ref.name, []).append(ref)
+                self._reading.number(ref)  # says what is wrong with it
         for name, pointers in self._pointers().items():
             self._names[name] = self._open(pointers)
         if not self._names:
@@ -158,7 +146,7 @@ class ServedModels:
         Returns:
             What changed, such as ``delay: version 3 -> 4``.
         """
-        if self._tracker is None:
+        if self._reading is None:
             return []
         changes = []
         names: dict[str, _Name] = {}
@@ -209,22 +197,22 @@ class ServedModels:
                     _log.error("What is served could not be refreshed: %s", error)
 
         thread = threading.Thread(target=follow, name="shoal-following", daemon=True)
-        if self._tracker is not None:
+        if self._reading is not None:
             thread.start()
         try:
             yield
         finally:
             stop.set()
-            if self._tracker is not None:
+            if self._reading is not None:
                 thread.join()
 
     def _pointers(self) -> dict[str, Pointers]:
-        assert self._tracker is not None
+        assert self._reading is not None
         if self._wanted is None:
             # A training that failed at the last step leaves a name without versions.
-            found = [p for p in self._tracker.pointers() if p.own and p.newest is not None]
+            found = [p for p in self._reading.pointers() if p.own and p.newest is not None]
         else:
-            found = [p for name in self._wanted for p in self._tracker.pointers(name)]
+            found = [p for name in self._wanted for p in self._reading.pointers(name)]
         return {pointers.name: pointers for pointers in found}
 
     def _open(self, pointers: Pointers) -> _Name:
@@ -242,14 +230,8 @@ class ServedModels:
         )
 
     def _version(self, name: str, number: int) -> ServedModel:
-        assert self._tracker is not None
-        pinned = f"{name}/{number}"
-        return ServedModel(
-            name=name,
-            version=number,
-            fleet=self._tracker.fleet(pinned, trust_pickle=self._trust_pickle),
-            inputs=self._tracker.input_types(pinned),
-        )
+        assert self._reading is not None
+        return self._opening.open(name, number, self._reading.version(name, number))
 
 
 def _number(alias: str | None, version: int | None, pointers: Pointers) -> int:

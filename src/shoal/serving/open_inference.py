@@ -18,7 +18,7 @@ from shoal.serving.protocol import Columns, kind_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from shoal.serving.models import ServedModel
+    from shoal.serving.served import ServedModel
 
 __all__ = ["metadata", "read_infer", "tensor"]
 

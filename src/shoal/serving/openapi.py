@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shoal.serving.models import ServedModel, ServedModels
+    from shoal.serving.models import ServedModels
+    from shoal.serving.served import ServedModel
 
 __all__ = ["document", "page"]
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from shoal.serving.metrics import Metrics
-    from shoal.serving.models import ServedModel, ServedModels
+    from shoal.serving.models import ServedModels
+    from shoal.serving.served import ServedModel
     from shoal.serving.tokens import Tokens
 
 __all__ = ["Quick"]

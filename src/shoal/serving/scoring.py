@@ -16,7 +16,8 @@ from shoal.serving.traffic import Traffic
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from shoal.serving.models import ServedModel, ServedModels
+    from shoal.serving.models import ServedModels
+    from shoal.serving.served import ServedModel
 
 __all__ = ["Asked", "Prediction", "Scored", "predict", "score"]
 

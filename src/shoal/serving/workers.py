@@ -35,10 +35,9 @@ _log = logging.getLogger(__name__)
 # What is imported once, before the forks. Polars and delta-rs start threads when they are
 # imported, which a fork would not have: a worker that needs them imports them itself.
 _SHARED = (
-    *("numpy", "pyarrow.compute", "mlflow.tracking", "mlflow.models", "orjson", "uvicorn"),
-    *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"),
-    *("sklearn.pipeline", "sklearn.linear_model", "prometheus_client", "shoal.tracking"),
-    *("shoal.models", "shoal.serving.app", "uvicorn.protocols.http.httptools_impl"),
+    *("numpy", "orjson", "prometheus_client", "pyarrow.compute", "pyarrow.ipc", "uvicorn", "yaml"),
+    *("shoal.models", "shoal.models.fleet", "shoal.serving.app", "shoal.tracking"),
+    *("starlette.applications", "uvicorn.protocols.http.httptools_impl"),
 )
 _PATIENCE = 30.0
 

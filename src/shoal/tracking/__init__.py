@@ -8,6 +8,7 @@ imports MLflow, and only once a `Tracker` is used.
 
 from shoal.tracking.code import changed_environment, environment
 from shoal.tracking.context import RunContext, run_context, user_name
+from shoal.tracking.reading import Reading, Recorded
 from shoal.tracking.runs import DatasetInput, TrackedRun
 from shoal.tracking.tracker import Tracker
 from shoal.tracking.version import ModelVersion, Pointers, Reference
@@ -16,6 +17,8 @@ __all__ = [
     "DatasetInput",
     "ModelVersion",
     "Pointers",
+    "Reading",
+    "Recorded",
     "Reference",
     "RunContext",
     "TrackedRun",

@@ -397,11 +397,14 @@ class Tracker:
             found = info.load_input_example(str(folder))
         return pa.Table.from_pandas(found, preserve_index=False)
 
-    def _model_folder(self, version: ModelVersion) -> tuple[Path, Any]:
-        """The local folder of a version's MLflow model, and what its MLmodel file says."""
+    def model_folder(self, version: ModelVersion) -> Path:
+        """The local folder of a version's MLflow model, whoever made it; downloaded if need be.
+
+        Raises:
+            TrackingError: The artifacts are gone.
+        """
         with quietly(f"read the artifacts of '{version.name}' version {version.version}"):
             from mlflow.artifacts import download_artifacts
-            from mlflow.models import Model
 
             where = self._client.get_model_version_download_uri(version.name, str(version.version))
             folder = local_folder(where)
@@ -420,6 +423,14 @@ class Tracker:
                     f"{folder} has no MLmodel file.",
                     hint="Train it again, or point the alias at another version.",
                 )
+            return folder
+
+    def _model_folder(self, version: ModelVersion) -> tuple[Path, Any]:
+        """The local folder of a version that Shoal made, and what its MLmodel file says."""
+        folder = self.model_folder(version)
+        with quietly(f"read the artifacts of '{version.name}' version {version.version}"):
+            from mlflow.models import Model
+
             info = Model.load(str(folder))
         if info.flavors.get("python_function", {}).get("loader_module") != "shoal.models.pyfunc":
             raise TrackingError(

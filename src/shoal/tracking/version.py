@@ -69,6 +69,10 @@ class Reference:
     alias: str | None = None
     version: int | None = None
 
+    def __str__(self) -> str:
+        alias = "" if self.alias is None else f"@{self.alias}"
+        return f"{self.name}{alias}" + ("" if self.version is None else f"/{self.version}")
+
     @classmethod
     def parse(cls, text: str) -> Reference:
         """Reads ``delay``, ``delay@champion``, ``delay/3`` or the same after ``models:/``.

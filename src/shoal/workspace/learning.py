@@ -285,19 +285,20 @@ class Learning(Opened):
 
         return rollback(self, model, **options)
 
-    def served(self, refs: Sequence[str] = (), *, trust_pickle: bool = False) -> ServedModels:
+    def served(self, refs: Sequence[str] = (), **opening: Any) -> ServedModels:
         """The registered models, opened for serving; the champions by default.
 
         Args:
             refs: Which.
-            trust_pickle: Unpickle members that were pickled, which runs whatever code they hold.
+            opening: How they are opened; see `shoal.serving.Opening`.
 
         Raises:
             TrackingError: A model or version does not exist.
         """
-        from shoal.serving import ServedModels
+        from shoal.serving import Opening, ServedModels
 
-        return ServedModels.load(self.tracker, list(refs) or None, trust_pickle=trust_pickle)
+        made = Opening(**opening)
+        return ServedModels.load(self.tracker, list(refs) or None, opening=made)
 
 
 def _model_name(ref: str) -> str:

@@ -23,6 +23,7 @@ from sklearn.tree import DecisionTreeRegressor
 from shoal.models import FeatureField, Fleet, FleetHeader, encode, write_fleet
 from shoal.models.affine import Lines, affine
 from shoal.models.segments import segment_codes, segment_key
+from shoal.models.straight import Straight
 
 STRAIGHT = {
     "ols": LinearRegression,
@@ -151,6 +152,20 @@ def test_one_row_has_the_bits_of_the_batch(tmp_path, builds) -> None:
             assert batch[i].as_py() == pytest.approx(
                 estimator.predict(x[i : i + 1])[0], rel=1e-9, abs=1e-9
             )
+
+
+@pytest.mark.parametrize("name", [*STRAIGHT, *CURVED])
+def test_a_line_read_from_the_template_is_that_of_the_estimator(name) -> None:
+    estimator, _ = fitted({**STRAIGHT, **CURVED}[name])
+    stored = encode(estimator)
+    straight = Straight.of(stored.template, 4)
+    found = straight.line(stored.state) if straight else None
+    expected = affine(estimator, 4)
+    assert (found is None) == (expected is None) == (name in CURVED)
+    if found is not None:
+        for part in ("center", "weight", "intercept", "gap"):
+            left, right = getattr(found, part), getattr(expected, part)
+            assert np.array_equal(left, right, equal_nan=True), part
 
 
 def test_codes_and_keys_tell_the_rows_segments() -> None:

@@ -91,12 +91,12 @@ def test_rows_go_to_their_segment_and_unseen_ones_up(tmp_path) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     picks=st.lists(st.tuples(st.integers(0, 6), st.floats(-1e6, 1e6)), max_size=60),
-    cache=st.integers(1, 3),
+    memory=st.sampled_from([0, 10_000, 2**20]),
 )
-def test_order_is_kept_whatever_the_order_of_segments(tmp_path_factory, picks, cache) -> None:
+def test_order_is_kept_whatever_the_order_of_segments(tmp_path_factory, picks, memory) -> None:
     folder = tmp_path_factory.mktemp("fleet")
     make_fleet(folder)
-    fleet = Fleet.open(folder, cache=cache)
+    fleet = Fleet.open(folder, memory=memory)
     keys = [*KEYS, ("UA", "SFO"), ("UA", "x"), ("y", "z")]
     asked = rows([keys[i] for i, _ in picks], x=np.array([x for _, x in picks]))
     found = fleet.predict(asked)["prediction"].to_pylist()

@@ -33,6 +33,7 @@ _ORDER += [
     "events",
 ]
 _ORDER += [
+    "monitor",
     "quality",
     "sql",
     "lineage",
@@ -133,6 +134,7 @@ from shoal.cli import (  # noqa: E402  (they register commands)
     lineage,  # noqa: F401
     maintain,  # noqa: F401
     models,  # noqa: F401
+    monitor,  # noqa: F401
     pipeline,  # noqa: F401
     project,  # noqa: F401
     reproduce,  # noqa: F401

@@ -21,6 +21,7 @@ __all__ = ["score", "search", "train"]
 @click.option("--all", "everything", is_flag=True, help="Fit all segments, changed or not.")
 @click.option("--failed", is_flag=True, help="Also fit the members that failed last time.")
 @click.option("--no-batched", "single", is_flag=True, help="Fit segments one after the other.")
+@click.option("--drifted", is_flag=True, help="Fit the segments with an open alarm alone.")
 @click.option("--segment", "segments", multiple=True, help="Fit this one alone, such as UA,IAH.")
 @click.option("--trials", type=click.IntRange(min=1), help="Trials of a declared search.")
 @click.option("--alias", default="champion", show_default=True, help="Alias of the new version.")
@@ -33,6 +34,7 @@ def train(
     profile: str | None,
     everything: bool,
     failed: bool,
+    drifted: bool,
     segments: tuple[str, ...],
     single: bool,
     trials: int | None,
@@ -47,17 +49,26 @@ def train(
     model with a gate (promote_if) that has a champion gets a challenger; --promote makes it the
     champion when the gate passes.
     """
+    if drifted and (everything or segments):
+        raise click.UsageError("--drifted says which segments: leave out --all and --segment.")
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
-        reports = space.train(
-            models,
-            everything=everything,
-            failed=failed,
-            segments=segments,
-            batched=not single,
-            trials=trials,
-            alias=alias or None,
-            promote=promote,
-        )
+        if drifted:
+            from shoal.workspace.watch import retrain_drifted
+
+            names = [declaration.name for declaration in space.declared(models)]
+            again = [retrain_drifted(space, name, promote=promote) for name in names]
+            reports = [report for report in again if report is not None]
+        else:
+            reports = space.train(
+                models,
+                everything=everything,
+                failed=failed,
+                segments=segments,
+                batched=not single,
+                trials=trials,
+                alias=alias or None,
+                promote=promote,
+            )
     if as_json:
         show.print_json([asdict(report) for report in reports])
     else:

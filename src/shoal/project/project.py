@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from shoal.errors import ProjectError
+from shoal.project.monitor import MonitorSettings
 from shoal.project.settings import Profile, read_settings
 from shoal.project.spec import SPEC_NAMES, PipelineSpec, read_spec
 
@@ -36,11 +37,13 @@ class Project:
         root: The folder of the specification.
         spec: The specification.
         profile: Where this run happens.
+        monitor: What is watched, and who is told.
     """
 
     root: Path
     spec: PipelineSpec
     profile: Profile
+    monitor: MonitorSettings = field(default_factory=MonitorSettings)
 
     @property
     def name(self) -> str:
@@ -153,4 +156,6 @@ def find_project(start: Path | None = None, *, profile: str | None = None) -> Pr
 def _project(file: Path, profile: str | None) -> Project:
     spec = read_spec(file)
     settings = read_settings(file.parent)
-    return Project(root=file.parent, spec=spec, profile=settings.profile(profile))
+    return Project(
+        root=file.parent, spec=spec, profile=settings.profile(profile), monitor=settings.monitor
+    )

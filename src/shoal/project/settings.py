@@ -10,6 +10,8 @@
     tracking = "http://localhost:5000"     # instead of <storage>/mlflow.db
     artifacts = "/data/artifacts"          # instead of <storage>/artifacts
     workers = 4                            # training processes; default: the number of cores
+
+``[monitor]`` and ``[alerts]`` are in `shoal.project.monitor`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 
 from shoal.errors import ProjectError, nearest
 from shoal.project.keys import known_keys, table, text
+from shoal.project.monitor import MonitorSettings, read_monitor
 
 __all__ = ["Profile", "Settings", "read_settings"]
 
@@ -61,11 +64,13 @@ class Settings:
         file: The file, which may not exist.
         default_profile: Name of the profile used when none is named.
         profiles: The profiles by name.
+        monitor: What is watched, and who is told.
     """
 
     file: Path
     default_profile: str = "default"
     profiles: dict[str, Profile] = field(default_factory=lambda: {"default": Profile()})
+    monitor: MonitorSettings = field(default_factory=MonitorSettings)
 
     def profile(self, name: str | None = None) -> Profile:
         """A profile by name, or the default one.
@@ -99,7 +104,7 @@ def read_settings(folder: Path) -> Settings:
         raise ProjectError(
             f"{file.name} is no valid TOML: {error}", hint=f"Mend {file}."
         ) from error
-    known_keys(found, ("default_profile", "profiles"), file, "")
+    known_keys(found, ("default_profile", "profiles", "monitor", "alerts"), file, "")
     profiles = {}
     for name, values in table(found, "profiles", file).items():
         if not isinstance(values, dict):
@@ -132,6 +137,11 @@ def read_settings(folder: Path) -> Settings:
         )
     profiles.setdefault("default", Profile())
     default = text(found, "default_profile", file) or "default"
-    settings = Settings(file=file, default_profile=default, profiles=profiles)
+    settings = Settings(
+        file=file,
+        default_profile=default,
+        profiles=profiles,
+        monitor=read_monitor(found, file),
+    )
     settings.profile()
     return settings

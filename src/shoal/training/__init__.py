@@ -8,6 +8,7 @@ is a plain function of Arrow data, so any engine that sorts rows by segment can 
 from __future__ import annotations
 
 from shoal.training.again import train_again
+from shoal.training.base import Base, read_base
 from shoal.training.composite import Composite, Part, compose
 from shoal.training.kernel import FitJob, fit_segments
 from shoal.training.nursery import Nursery
@@ -15,6 +16,7 @@ from shoal.training.retrain import retrain
 from shoal.training.run import new_nursery, train
 
 __all__ = [
+    "Base",
     "Composite",
     "FitJob",
     "Nursery",
@@ -22,6 +24,7 @@ __all__ = [
     "compose",
     "fit_segments",
     "new_nursery",
+    "read_base",
     "retrain",
     "train",
     "train_again",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shoal.models import ModelDeclaration
     from shoal.tracking import ModelVersion
 
-__all__ = ["ChosenRows", "choose_rows"]
+__all__ = ["ChosenRows", "choose_rows", "new_rows"]
 
 Versions = Mapping[str, "ModelVersion"]
 
@@ -95,7 +95,7 @@ def choose_rows(
     trained = [_trained_on(v, table) for v in versions.values()]
     if None not in trained:
         last = max(found for found in trained if found is not None)
-        fresh = _new(declaration, table, last, version)
+        fresh = new_rows(declaration, table, last, version)
         if fresh is not None and fresh[0].select(pl.len()).collect().item():
             return ChosenRows(
                 frame=fresh[0], table=table, version=version, which=fresh[1], seen="neither"
@@ -126,7 +126,7 @@ def _last(
     return ChosenRows(frame=kept, table=table, version=version, which=which, seen=seen)
 
 
-def _new(
+def new_rows(
     declaration: ModelDeclaration, table: Table, last: int, version: int
 ) -> tuple[pl.LazyFrame, str] | None:
     """Rows that the table got after a version: by its log, else by key, else by time."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shoal.workspace.evaluations import Evaluation
     from shoal.workspace.promotion import Promotion
     from shoal.workspace.remote import RemoteFleet
+    from shoal.workspace.watch import MonitorReport
 
 __all__ = ["Learning"]
 
@@ -272,6 +273,19 @@ class Learning(Opened):
         from shoal.workspace.evaluate import evaluate
 
         return evaluate(self, model, **options)
+
+    def monitor(self, names: Sequence[str] = ()) -> list[MonitorReport]:
+        """Watches champions over what is new; see `shoal.workspace.watch.monitor`.
+
+        Args:
+            names: Which models; by default all declared ones.
+
+        Raises:
+            ProjectError: The project declares no such model.
+        """
+        from shoal.workspace.watch import monitor
+
+        return [monitor(self, declaration.name) for declaration in self.declared(names)]
 
     def promote(self, model: str, version: str | int | None = None, **options: Any) -> Promotion:
         """Moves an alias on, by evidence; see `shoal.workspace.promotion.promote`."""

@@ -1,0 +1,312 @@
+"""One window of one model: what is new is compared, judged, kept and told."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from shoal.errors import ModelError, ShoalError
+from shoal.monitoring import judge, profile
+from shoal.monitoring.losses import COMPARABLE
+from shoal.workspace.watch.findings import (
+    PREDICTION,
+    Findings,
+    compared,
+    error_metric,
+    errors,
+    pooled,
+)
+from shoal.workspace.watch.report import MonitorReport
+from shoal.workspace.watch.rows import (
+    baseline,
+    fresh,
+    labelled,
+    members,
+    segment_weights,
+    with_predictions,
+)
+from shoal.workspace.watch.store import drift_table, findings, last_window, profiles_table
+from shoal.workspace.watch.tell import tell
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    from shoal.lake import Table
+    from shoal.models import Fleet, ModelDeclaration
+    from shoal.project import Watched
+    from shoal.tracking import ModelVersion
+    from shoal.workspace.learning import Learning
+    from shoal.workspace.watch.store import Window
+
+__all__ = ["monitor"]
+
+_WORST = 10
+
+
+def monitor(space: Learning, model: str) -> MonitorReport:
+    """Watches a model's champion over what its table got since the last window.
+
+    The first window begins where the champion's training ended. New rows are compared with the
+    rows that each member learned from (or with the window before), the champion's predictions of
+    both too, and predictions whose truth has come are measured against the holdout. The findings
+    go to ``shoal.drift_<model>``; a window without a new row makes none.
+
+    Args:
+        space: The workspace.
+        model: The model's name.
+
+    Returns:
+        What was found; an error is a report, too.
+
+    Raises:
+        ProjectError: The project declares no such model.
+    """
+    begun = time.perf_counter()
+    (declaration,) = space.declared([model])
+    try:
+        report = _Watch(space, declaration).window()
+        report = replace(report, undelivered=tell(space, declaration.name))
+    except ShoalError as error:
+        report = MonitorReport(model=model, status="failed", error=str(error))
+    return replace(report, seconds=time.perf_counter() - begun)
+
+
+class _Watch:
+    def __init__(self, space: Learning, declaration: ModelDeclaration) -> None:
+        self.space = space
+        self.declaration = declaration
+        self.watched: Watched = space.project.monitor.of(declaration.name)
+        self.lake = space.lake
+        self.table: Table = space.lake.existing(declaration.table)
+        self.version: ModelVersion = space.tracker.resolve(f"{declaration.name}@champion")
+        self.fleet: Fleet = space.tracker.fleet(
+            f"{declaration.name}/{self.version.version}", trust_pickle=declaration.trust_pickle
+        )
+        self.notes: list[str] = []
+
+    def window(self) -> MonitorReport:
+        declaration, table = self.declaration, self.table
+        last = last_window(self.lake, declaration.name)
+        now, identity = table.version(), table.id()
+        if last is not None and last.table_id != identity:
+            self.notes.append(f"{table.name} was made anew: the windows begin anew")
+            last = replace(last, table_version=self._trained(identity), table_id=identity)
+        since = self._trained(identity) if last is None else last.table_version
+        report = MonitorReport(
+            model=declaration.name,
+            status="current",
+            version=self.version.version,
+            table=table.name,
+            since=since,
+            table_version=now,
+            notes=tuple(self.notes),
+        )
+        rows, which = fresh(declaration, table, since, now)
+        if rows is None:
+            return replace(report, notes=(*self.notes, which))
+        return self._watched(report, rows, last)
+
+    def _trained(self, identity: str) -> int:
+        tags = self.version.tags
+        number = tags.get("shoal.current_version", tags.get("shoal.table_version", ""))
+        if tags.get("shoal.table_id") != identity or not number.isdigit():
+            raise ModelError(
+                f"{self.version.uri} learned from another table than {self.table.name} is now.",
+                hint=f"Train it again: shoal train {self.declaration.name}",
+            )
+        return int(number)
+
+    def _watched(
+        self, report: MonitorReport, rows: pl.LazyFrame, last: Window | None
+    ) -> MonitorReport:
+        import polars as pl
+
+        by = list(self.declaration.by)
+        found = members(self.lake, self.version).filter(pl.col("level") == 0)
+        told = with_predictions(rows, self.fleet, self._wanted(rows))
+        count = int(told.select(pl.len()).collect().item())
+        columns = self._features(rows)
+        assert report.since is not None
+        assert report.table_version is not None
+        truth = labelled(
+            self.declaration,
+            self.lake,
+            self.table,
+            self.fleet,
+            self.version,
+            report.since,
+            report.table_version,
+        )
+        known = 0 if truth is None else truth.frame.height
+        if not count and not known:
+            return replace(report, notes=(*self.notes, "no row is new"))
+        number = 1 if last is None else last.number + 1
+        current = profile(told, by, [*columns, PREDICTION])
+        before = self._before(found, columns, number)
+        kinds = compared(before, current, self.watched)
+        metric, value, reference = error_metric(self.declaration, found), None, None
+        if metric is None:
+            self.notes.append(
+                f"{self.declaration.metric} is no mean of a loss of each row: declare "
+                f"metrics=[...] with one of {', '.join(COMPARABLE)} to have errors watched"
+            )
+        elif truth is not None and known:
+            kinds.append(errors(metric, self.declaration, truth.frame, found, self.watched))
+            value, reference = pooled(metric, kinds[-1])
+        weight = segment_weights(told, by, self._weight(rows))
+        table, counts = self._judged(kinds, weight, last, report, number)
+        profiles_table(self.lake, self.declaration.name).append(
+            _numbered(current, number), metadata={"shoal": "window"}
+        )
+        drift_table(self.lake, self.declaration.name).append(
+            table, app=(f"monitor:{self.declaration.name}", number), metadata={"shoal": "monitor"}
+        )
+        return replace(
+            report,
+            status="watched",
+            window=number,
+            rows=count,
+            labelled=known,
+            segments=len(weight),
+            metric=metric,
+            value=value,
+            reference=reference,
+            notes=tuple(self.notes),
+            **counts,
+        )
+
+    def _features(self, rows: pl.LazyFrame) -> list[str]:
+        """The features to compare; moments always move on, so they are left out."""
+        from shoal.models.columns import is_moment_type
+
+        kinds = rows.select([f.name for f in self.fleet.header.features]).head(0).collect()
+        names = [f.name for f in kinds.to_arrow().schema if not is_moment_type(f.type)]
+        if self.watched.columns is None:
+            return names
+        for name in self.watched.columns:
+            if name not in names:
+                raise ModelError(
+                    f"[monitor] names the column '{name}', which is no feature of "
+                    f"'{self.declaration.name}' that can be compared; those are "
+                    f"{', '.join(names)}.",
+                    hint="Mend 'columns' in shoal.toml.",
+                )
+        return list(self.watched.columns)
+
+    def _weight(self, rows: pl.LazyFrame) -> str | None:
+        weight = self.watched.weight
+        if weight is not None and weight not in rows.collect_schema().names():
+            raise ModelError(
+                f"[monitor] weighs by '{weight}', which {self.table.name} does not have.",
+                hint="Mend 'weight' in shoal.toml.",
+            )
+        return weight
+
+    def _wanted(self, rows: pl.LazyFrame) -> list[str]:
+        weight = self._weight(rows)
+        return [*self._features(rows), *([weight] if weight else [])]
+
+    def _before(self, found: pl.DataFrame, columns: list[str], number: int) -> pa.Table:
+        """What the window is compared with."""
+        import polars as pl
+
+        from shoal.monitoring import PROFILE
+
+        kept = profiles_table(self.lake, self.declaration.name)
+        if self.watched.baseline == "previous" and number > 1 and kept.exists():
+            rows = kept.scan().filter(pl.col("window") == number - 1)
+            frame = rows.select(PROFILE.names).collect().unique(["segment", "column"], keep="last")
+            return frame.to_arrow().cast(PROFILE)
+        return baseline(self.declaration, self.lake, self.table, self.fleet, found, columns)
+
+    def _judged(
+        self,
+        kinds: list[Findings],
+        weight: Mapping[str, float],
+        last: Window | None,
+        report: MonitorReport,
+        number: int,
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        states = {} if last is None else last.states
+        whole = sum(weight.values()) or 1.0
+        moment = dt.datetime.now(dt.UTC)
+        same = {"window": number, "at": moment, "model_version": self.version.version}
+        parts = []
+        for kind in kinds:
+            if not kind.names:
+                continue
+            judged = judge(
+                kind.names,
+                kind.p,
+                kind.effect,
+                states,
+                alpha=self.watched.alpha,
+                raise_after=self.watched.raise_after,
+                clear_after=self.watched.clear_after,
+            )
+            share = np.array([weight.get(name[1], 0.0) / whole for name in kind.names])
+            columns = {
+                **kind.columns,
+                **same,
+                "check": kind.check,
+                "effect": kind.effect,
+                "weight": share,
+                "score": kind.effect * share,
+                "q": judged.q,
+                "over": judged.over,
+                "streak": judged.streak,
+                "alarm": judged.alarm,
+                "changed": judged.changed.tolist(),
+            }
+            parts.append(findings(columns, len(kind.names)))
+        table = pa.concat_tables(parts) if parts else findings({}, 0)
+        open_here = {
+            (c, s, n)
+            for c, s, n, alarm in zip(
+                *(table.column(x).to_pylist() for x in ("check", "segment", "column", "alarm")),
+                strict=True,
+            )
+            if alarm
+        }
+        seen = {name for kind in kinds for name in kind.names}
+        older = {name for name, (_, alarm) in states.items() if alarm and name not in seen}
+        worst = table.filter(table.column("alarm")).sort_by([("score", "descending")])
+        names = ["check", "segment", "column", "effect", "score", "value", "reference"]
+        counts = {
+            "tests": int(pc.sum(pc.is_valid(table.column("p"))).as_py() or 0),
+            "over": int(pc.sum(table.column("over")).as_py() or 0),
+            "opened": int(pc.sum(pc.equal(table.column("changed"), "opened")).as_py() or 0),
+            "closed": int(pc.sum(pc.equal(table.column("changed"), "closed")).as_py() or 0),
+            "alarms": len(open_here) + len(older),
+            "worst": tuple(worst.select(names).slice(0, _WORST).to_pylist()),
+        }
+        details = {
+            "table": self.table.name,
+            "table_id": self.table.id(),
+            "since": report.since,
+            "table_version": report.table_version,
+            **{k: v for k, v in counts.items() if k != "worst"},
+        }
+        window = findings({**same, "check": "window", "details": json.dumps(details)}, 1)
+        return pa.concat_tables([table, window]), counts
+
+
+def _numbered(sketches: pa.Table, number: int) -> pa.Table:
+    import pyarrow as pa
+
+    rows = sketches.num_rows
+    nothing = pa.nulls(rows, pa.int64())
+    return (
+        sketches.append_column("window", pa.repeat(pa.scalar(number, pa.int64()), rows))
+        .append_column("trained_on_version", nothing)
+        .append_column("origin_version", nothing)
+    )

@@ -14,6 +14,7 @@ exact command where there is one. The class says who can mend it:
     ├── TrainingError           a training could not be done
     ├── TrackingError           the tracking server or registry refused
     │   └── GateClosed          a version does not meet what it was declared to meet
+    ├── DeployError             a bundle is wrong, or a target refused it
     ├── RequestError            a request to a served model is wrong
     └── RetryableError          try again: nothing was lost
         ├── Conflict            another writer or run was faster
@@ -27,6 +28,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "Conflict",
+    "DeployError",
     "EngineError",
     "ExpectationFailed",
     "GateClosed",
@@ -116,6 +118,10 @@ class TrackingError(ShoalError):
 
 class GateClosed(TrackingError):
     """The declared gate did not let a version become the champion; nothing was changed."""
+
+
+class DeployError(ShoalError):
+    """A bundle, a rehearsal or a deployment is wrong, or its target refused it."""
 
 
 class RequestError(ShoalError):

@@ -45,7 +45,7 @@ _ORDER += [
     "vacuum",
     "checks",
 ]
-_ORDER += ["version"]
+_ORDER += ["bundle", "rehearse", "deploy", "version"]
 
 
 class _Ordered(click.Group):
@@ -128,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 from shoal.cli import (  # noqa: E402  (they register commands)
+    bundle,  # noqa: F401
     events,  # noqa: F401
     lake,  # noqa: F401
     lifecycle,  # noqa: F401

@@ -52,6 +52,11 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 @click.option("--private-key", type=click.Path(exists=True), help="Its key, PEM.")
 @click.option("--max-rows", default=100_000, show_default=True, help="Most rows in one request.")
 @click.option("--trust-pickle", is_flag=True, help="Open pickled members: runs the code in them.")
+@click.option(
+    "--bundle",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Serve this folder of shoal bundle; no project or registry is asked.",
+)
 def serve(
     models: tuple[str, ...],
     *,
@@ -71,6 +76,7 @@ def serve(
     private_key: str | None,
     max_rows: int,
     trust_pickle: bool,
+    bundle: Path | None,
 ) -> None:
     """Answer REST requests with MODELS (default: all champions).
 
@@ -86,6 +92,18 @@ def serve(
             f"Anyone who reaches {host} could ask this server, for there are no tokens.",
             hint="Make one (shoal token new NAME) and give --tokens, or give --open.",
         )
+    if bundle is not None:
+        from shoal.cli.bundle import serve_bundle
+
+        if models or log or lookups:
+            raise ProjectError(
+                "A bundle has one model and no lake: MODELS, --log and --lookup need a project.",
+                hint="Leave them out, or serve from a project without --bundle.",
+            )
+        serve_bundle(
+            bundle, host, tokens, certificate=certificate, key=private_key, pickled=trust_pickle
+        )
+        return
     with contextlib.ExitStack() as stack:
         worker = stack.enter_context(worker_processes(workers, host, port))
         space = stack.enter_context(opened(folder, profile))

@@ -433,7 +433,11 @@ async def _version(_request: Request) -> Response:
 
     from starlette.responses import PlainTextResponse
 
-    return PlainTextResponse(importlib.metadata.version("mlflow"))
+    try:
+        found = importlib.metadata.version("mlflow")
+    except importlib.metadata.PackageNotFoundError:  # a server of a bundle has no MLflow
+        found = importlib.metadata.version("shoal")
+    return PlainTextResponse(found)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

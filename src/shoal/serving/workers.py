@@ -91,7 +91,8 @@ def worker_processes(count: int, host: str, port: int) -> Iterator[Worker]:
         # prometheus_client looks at it once, when it is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = own
         for name in _SHARED:
-            importlib.import_module(name)
+            with contextlib.suppress(ModuleNotFoundError):  # a server of a bundle has no MLflow
+                importlib.import_module(name)
         gc.collect()
         gc.freeze()  # a collection in a worker would write to, and so copy, all shared pages
         supervisor = _Supervisor(listener, count)

@@ -282,6 +282,7 @@ class Recording:
             "shoal.table_id": trained.table_id,
             "shoal.members_table": trained.members_table,
             "shoal.members_version": trained.members_version,
+            "shoal.artifact": _hash(trained.artifact / "members.arrow"),
             "shoal.code_commit": context.code_commit or "",
             "shoal.code_dirty": str(context.code_dirty).lower(),
             "shoal.environment_hash": context.environment_hash or "",
@@ -300,6 +301,12 @@ class Recording:
         if self.context.code_commit:
             tags["mlflow.source.git.commit"] = self.context.code_commit
         return tags
+
+
+def _hash(path: Path) -> str:
+    """SHA-256 of a file: a bundle is refused when the registered artifact was changed since."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def move_alias(client: MlflowClient, name: str, alias: str, version: int) -> None:

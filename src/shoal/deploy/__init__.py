@@ -1,0 +1,12 @@
+"""Registered models on their way to other machines: what was rehearsed is what is deployed.
+
+A *bundle* is a folder with all that serving one version needs, named by its content. Everything
+else points at it by its digest: a rehearsal vouches for it, an image holds it, and a deployment on
+Kubernetes or Azure Machine Learning is a pointer to it.
+"""
+
+from shoal.deploy.bundle import Bundle
+from shoal.deploy.make import make_bundle
+from shoal.deploy.served import served_bundle
+
+__all__ = ["Bundle", "make_bundle", "served_bundle"]

@@ -83,6 +83,52 @@ def test_an_open_connection_answers_without_waiting_for_acknowledgements(server:
     assert min(seconds[1:]) < 0.035
 
 
+def test_a_connection_answers_requests_however_they_arrive(server: Running) -> None:
+    """Whole, in pieces, several at once, after a question, and closed where it is asked for."""
+    parts = urlsplit(server.url)
+    plain, unusual = split(flights(rows=2)), b'{"inputs": 1}'
+
+    def request(body: bytes, *more: str, version: str = "1.1") -> bytes:
+        lines = [
+            f"POST /models/delay/invocations HTTP/{version}",
+            *("Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"),
+            *more,
+        ]
+        return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+    def talk(*pieces: bytes) -> list[tuple[int, bytes]]:
+        """What a connection answers before it closes, the last request asking for that."""
+        found = []
+        with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.02)  # so that the pieces come one by one: any timing must do
+            stream = connection.makefile("rb")
+            while line := stream.readline():
+                status, headers = int(line.split()[1]), http.client.parse_headers(stream)
+                if status != 100:
+                    found.append((status, stream.read(int(headers["content-length"]))))
+        return found
+
+    last = request(plain, "Connection: close")
+    ((status, expected),) = talk(last)
+    assert status == 200
+    assert len(json.loads(expected)["predictions"]) == 2
+    good, bad = (200, expected), 400
+    assert talk(request(plain), last) == [good, good]
+    assert talk(request(plain) + request(plain) + last) == [good] * 3
+    assert talk(*(last[at : at + 150] for at in range(0, len(last), 150))) == [good]
+    assert talk(request(plain)[:-5], request(plain)[-5:] + last) == [good, good]
+    mixed = talk(request(plain) + request(unusual) + request(plain) + last)
+    assert [status for status, _ in mixed] == [200, bad, 200, 200]
+    assert mixed[2:] == [good, good]
+    assert talk(request(plain, version="1.0")) == [good]
+    asking = request(plain, "Expect: 100-continue", "Connection: close")
+    head = len(asking) - len(plain)
+    assert talk(asking[:head], asking[head:]) == [good]
+
+
 def test_listing(server: Running) -> None:
     listed = send(server.url, "GET", "/models").json()
     found = [(item["name"], item["version"], item["segments"]) for item in listed]

@@ -218,6 +218,30 @@ class Fleet:
                 return None
         return [self._lines.predict_one(*row) for row in zip(features, chosen, strict=True)]
 
+    def predict_columns(
+        self, keys: Sequence[tuple[str | None, ...]], columns: Sequence[Sequence[float | None]]
+    ) -> np.ndarray[Any, Any] | None:
+        """Predict rows without a table, to the bits that `predict` gives.
+
+        Args:
+            keys: Key texts of each row's segment.
+            columns: Values of each feature; None for a missing one.
+
+        Returns:
+            A prediction for each row, float64, NaN where there is none; or None for all when one
+            of their members is no line, and only `predict` can do it.
+
+        Raises:
+            OverflowError: A whole number is larger than any float.
+        """
+        known = list(map(self._chosen.get, keys))
+        if None in known:
+            known = [self._predictor(key) for key in keys]
+        chosen = np.array(known, dtype=np.int64)
+        if not self._are_lines(chosen).all():
+            return None
+        return self._lines.predict([np.array(c, dtype=np.float64) for c in columns], chosen)
+
     def _predictor(self, key: tuple[str | None, ...]) -> int:
         found = self._chosen.get(key)
         if found is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from starlette.responses import Response
 
-__all__ = ["Refused", "failure", "refusal"]
+__all__ = ["Refused", "answered", "dumped", "failure", "json_values", "refusal"]
 
 # MLflow's names of errors, by status.
 _CODES = {
@@ -67,3 +68,28 @@ def refusal(path: str, refused: Refused) -> Response:
 def failure() -> Refused:
     """A fault of the server; its log has the details."""
     return Refused(500, "The server failed; its log says why.")
+
+
+def json_values(column: pa.Array | pa.ChunkedArray) -> Any:
+    """A column's values, as `dumped` takes them; missing ones become null."""
+    import pyarrow as pa
+
+    from shoal.models.columns import numbers
+
+    return (
+        numbers(column, missing=float("nan")) if column.type == pa.float64() else column.to_pylist()
+    )
+
+
+def dumped(content: object) -> bytes:
+    """JSON; NaN is null, which is what JSON has for it."""
+    import orjson
+
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def answered(content: object) -> Response:
+    """An answer of JSON."""
+    from starlette.responses import Response
+
+    return Response(dumped(content), media_type="application/json")

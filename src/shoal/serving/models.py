@@ -107,6 +107,11 @@ class ServedModels:
     def __len__(self) -> int:
         return len(self._names)
 
+    @property
+    def state(self) -> Mapping[str, object]:
+        """What is served now: another object after each change."""
+        return self._names
+
     def get(
         self, name: str, *, alias: str | None = None, version: int | None = None
     ) -> ServedModel | None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import RequestError
+from shoal.serving.answers import json_values
 from shoal.serving.protocol import Columns, kind_of
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def tensor(model: ServedModel, predictions: pa.Array, ident: str | None) -> dict
         predictions: One value a row.
         ident: The request's id, given back.
     """
-    values = predictions.to_pylist()
+    values = json_values(predictions)
     output = {
         "name": "prediction",
         "shape": [len(values)],

@@ -1,19 +1,21 @@
-"""Small requests answered at once: without a thread, tables or a router.
+"""Plain requests answered at once: without a thread, tables or a router.
 
-A request of a few rows for members that are lines costs less to predict than to hand to another
-thread. What is answered here, and to which bits, is what `create_app`'s own way answers; every
-request that is unusual in any way, wrong ones among them, goes that way.
+A plain request for members that are lines costs less to predict than to hand to another thread.
+uvicorn's protocol asks here before it starts the application (`shoal.serving.connection`), and the
+application asks again for what came in pieces.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal.serving.answers import Refused
+from shoal.serving.plain import PlainReader
 from shoal.serving.traffic import TAG
 
 if TYPE_CHECKING:
@@ -24,19 +26,23 @@ if TYPE_CHECKING:
     from shoal.serving.served import ServedModel
     from shoal.serving.tokens import Tokens
 
-__all__ = ["Quick"]
+__all__ = ["USUAL", "Quick"]
 
-_MOST_ROWS = 32
-_MOST_BYTES = 65_536
+USUAL = "shoal.usual"  # of a request that is known to need the usual way
 
-Row = tuple[tuple[str, ...], list[float]]
+_MOST_BYTES = 256 * 1024
+
+
+class _Asked(NamedTuple):
+    model: ServedModel
+    reader: PlainReader
+    ident: bytes
 
 
 class Quick:
-    """Stands before the application.
+    """Answers plain requests.
 
     Args:
-        app: Answers everything else.
         models: What is served.
         default: The model of ``/invocations``.
         metrics: Counts answers.
@@ -46,7 +52,6 @@ class Quick:
 
     def __init__(
         self,
-        app: ASGIApp,
         *,
         models: ServedModels,
         default: str | None,
@@ -54,61 +59,55 @@ class Quick:
         tokens: Tokens | None,
         seconds: float,
     ) -> None:
-        self._app = app
         self._models = models
         self._default = default
         self._metrics = metrics
         self._tokens = tokens
         self._seconds = seconds
-        self._readers: dict[int, tuple[ServedModel, _Reader | None]] = {}
+        self._state: Mapping[str, Any] = {}
+        self._paths: dict[str, tuple[ServedModel, PlainReader] | None] = {}
+        self._readers: dict[int, tuple[ServedModel, PlainReader | None]] = {}
+        self._prefix, self._count = uuid.uuid4().hex.encode(), itertools.count()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers, or lets the application answer."""
-        found = self._asked(scope)
+    def before(self, app: ASGIApp) -> ASGIApp:
+        """The application, with this before it."""
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._answer(app, scope, receive, send)
+
+        return answer
+
+    async def _answer(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self.asked(scope)
         if found is None:
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
-        model, reader, ident = found
         messages: list[Message] = []
         try:
             async with asyncio.timeout(self._seconds):
                 while not messages or messages[-1].get("more_body"):
                     messages.append(await receive())
         except TimeoutError:
-            await self._app(scope, _late, send)
+            await app(scope, _late, send)
             return
-        begun = time.perf_counter()
-        content = None
+        reply = None
         if messages[-1]["type"] == "http.request":
-            content = reader.answer(b"".join([m.get("body", b"") for m in messages]))
-        if content is None:
-            await self._app(scope, _again(messages, receive), send)
+            reply = self.reply(found, b"".join([m.get("body", b"") for m in messages]))
+        if reply is None:
+            await app(scope, _again(messages, receive), send)
             return
-        body, rows = content
-        ident = ident or str(uuid.uuid4()).encode()
-        headers = [
-            (b"content-length", b"%d" % len(body)),
-            (b"content-type", b"application/json"),
-            (b"shoal-model", reader.name),
-            (b"x-request-id", ident),
-        ]
+        headers, body = reply
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        self._metrics.quick(model, rows, time.perf_counter() - begun)
 
-    def _asked(self, scope: Scope) -> tuple[ServedModel, _Reader, bytes] | None:
-        """The version and reader of a request that may be answered here, and its id."""
+    def asked(self, scope: Mapping[str, Any]) -> _Asked | None:
+        """What a request asks, where it may be answered here."""
         if scope["type"] != "http" or scope["method"] != "POST" or scope["query_string"]:
             return None
-        path: str = scope["path"]
-        if path == "/invocations":
-            name = self._default
-        elif path.startswith("/models/") and path.endswith("/invocations"):
-            name = path[8:-12]
-        else:
+        if USUAL in scope:
             return None
-        model = None if name is None else self._models.get(name)
-        if model is None or TAG in self._models.tags(model.name):
+        found = self._path(scope["path"])
+        if found is None:
             return None
         fields = dict(scope["headers"])
         if fields.get(b"content-type") != b"application/json":
@@ -122,104 +121,62 @@ class Quick:
             except Refused:
                 return None
         ident = fields.get(b"x-request-id", b"")
-        if ident and not (len(ident) <= 200 and ident.isascii() and ident.decode().isprintable()):
+        if not ident:
+            ident = b"%b-%x" % (self._prefix, next(self._count))
+        elif not (len(ident) <= 200 and ident.isascii() and ident.decode().isprintable()):
             return None
-        reader = self._reader(model)
-        return None if reader is None else (model, reader, ident)
+        return _Asked(*found, ident)
 
-    def _reader(self, model: ServedModel) -> _Reader | None:
+    def reply(
+        self, asked: _Asked, body: bytes | bytearray
+    ) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
+        """Headers and body of the answer; None for the usual way.
+
+        Args:
+            asked: What `asked` gave.
+            body: The whole body.
+        """
+        begun = time.perf_counter()
+        found = asked.reader.answer(body)
+        if found is None:
+            return None
+        content, rows = found
+        self._metrics.quick(asked.model, rows, time.perf_counter() - begun)
+        headers = [
+            (b"content-length", b"%d" % len(content)),
+            (b"content-type", b"application/json"),
+            (b"shoal-model", asked.reader.name),
+            (b"x-request-id", asked.ident),
+        ]
+        return headers, content
+
+    def _path(self, path: str) -> tuple[ServedModel, PlainReader] | None:
+        """Who answers a path, found once for each state of the registry."""
+        state = self._models.state
+        if state is not self._state or len(self._paths) > 1_000:
+            self._state, self._paths = state, {}
+        try:
+            return self._paths[path]
+        except KeyError:
+            found = self._paths[path] = self._find(path)
+            return found
+
+    def _find(self, path: str) -> tuple[ServedModel, PlainReader] | None:
+        name = None
+        if path == "/invocations":
+            name = self._default
+        elif path.startswith("/models/") and path.endswith("/invocations"):
+            name = path[8:-12]
+        model = None if name is None else self._models.get(name)
+        if model is None or TAG in self._models.tags(model.name):
+            return None
         known = self._readers.get(id(model))
         # A version that went away may leave its number to another.
         if known is None or known[0] is not model:
             if len(self._readers) > 1_000:
                 self._readers = {}
-            known = self._readers[id(model)] = (model, _Reader.of(model))
-        return known[1]
-
-
-class _Reader:
-    """Reads and predicts requests of one version."""
-
-    def __init__(self, model: ServedModel) -> None:
-        header = model.fleet.header
-        self.name = f"{model.name}/{model.version}".encode()
-        self._predict = model.fleet.predict_few
-        self._columns = list(model.inputs)
-        self._by = list(header.by)
-        self._features = [f.name for f in header.features]
-        self._kinds: list[tuple[type, ...]] = [_KINDS[model.inputs[n]] for n in self._features]
-
-    @classmethod
-    def of(cls, model: ServedModel) -> _Reader | None:
-        """A reader, where the version's columns are of the plain kinds."""
-        header, inputs = model.fleet.header, model.inputs
-        plain = all(inputs.get(f.name) in _KINDS for f in header.features)
-        if header.classes is not None or not plain:
-            return None
-        if any(inputs.get(name) != "string" for name in header.by):
-            return None
-        return cls(model)
-
-    def answer(self, body: bytes) -> tuple[bytes, int] | None:
-        """The answer's bytes, and how many rows it has; None for the usual way."""
-        import orjson
-
-        try:
-            request = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return None
-        if type(request) is not dict or len(request) != 1:
-            return None
-        rows = self._rows(request)
-        if not rows or len(rows) > _MOST_ROWS:
-            return None
-        keys, features = zip(*rows, strict=True)
-        found = self._predict(keys, features)
-        if found is None:
-            return None
-        return orjson.dumps({"predictions": found}), len(rows)
-
-    def _rows(self, request: Mapping[str, Any]) -> list[Row] | None:
-        """Keys and features of plain rows; None when anything about them is not plain."""
-        ((shape, data),) = request.items()
-        try:
-            if shape == "dataframe_split":
-                if set(data) != {"columns", "data"}:
-                    return None
-                columns, rows = data["columns"], data["data"]
-                at = {name: i for i, name in enumerate(columns)}
-                if len(at) != len(columns) or any(len(row) != len(at) for row in rows):
-                    return None
-                by: list[Any] = [at[n] for n in self._by]
-                features: list[Any] = [at[n] for n in self._features]
-            elif shape in ("dataframe_records", "instances"):
-                rows, by, features = data, self._by, self._features
-            else:
-                return None
-            if type(rows) is not list or len(rows) > _MOST_ROWS:
-                return None
-            return [self._row(row, by, features) for row in rows]
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-            return None
-
-    def _row(self, row: Any, by: list[Any], features: list[Any]) -> Row:
-        key = tuple([row[i] for i in by])
-        for text in key:
-            if type(text) is not str:
-                raise TypeError
-        values = [row[i] for i in features]
-        for value, kinds in zip(values, self._kinds, strict=True):
-            if type(value) not in kinds:
-                raise TypeError
-        return key, values
-
-
-# What a JSON value of each column may be; None is a missing number.
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "double": (float, int, type(None)),
-    "long": (int,),
-    "boolean": (bool,),
-}
+            known = self._readers[id(model)] = (model, PlainReader.of(model))
+        return None if known[1] is None else (model, known[1])
 
 
 async def _late() -> Message:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from shoal.models import FleetHeader
@@ -35,6 +36,12 @@ class Predictor(Protocol):
         self, keys: Sequence[tuple[str | None, ...]], features: Sequence[Sequence[float | None]]
     ) -> list[float | None] | None:
         """A few rows without tables; None where only `predict` can do it."""
+        ...
+
+    def predict_columns(
+        self, keys: Sequence[tuple[str | None, ...]], columns: Sequence[Sequence[float | None]]
+    ) -> np.ndarray[Any, Any] | None:
+        """Many rows without tables; None where only `predict` can do it."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import socket
 import threading
@@ -60,13 +61,15 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=grace,
         lifespan="off",
-        http=patient_protocol(header_seconds),
+        http=patient_protocol(header_seconds, getattr(app.state, "quick", None)),
         ssl_certfile=certificate,
         ssl_keyfile=private_key,
     )
     bound = listener.getsockname()
     shown = f"[{bound[0]}]" if listener.family == socket.AF_INET6 else bound[0]
     server = uvicorn.Server(config)
+    gc.collect()
+    gc.freeze()  # models and libraries stay: a collection need not look at them again
     with listener, _stopped_by_signals(server):
         if ready is not None:
             # The socket listens already: a request that comes now waits for the first accept.

@@ -99,7 +99,10 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             for rows in (1, 1000):
                 bodies = write_bodies(folder, rows, members)
                 for count in connections:
-                    found[f"{rows}/{count}"] = run_load(port, bodies, count, options.seconds)
+                    before = processor_seconds(process.pid)
+                    one = run_load(port, bodies, count, options.seconds)
+                    one["cpu"] = (processor_seconds(process.pid) - before) / one["count"]
+                    found[f"{rows}/{count}"] = one
             found["memory"] = resident(process.pid)
             results[name] = found
     floor = results.get("hello")
@@ -114,6 +117,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             "rows/s",
             "p50 ms",
             "p99 ms",
+            "CPU ms",
             "of hello",
         ):
             table.add_column(column, justify="left" if column == "server" else "right")
@@ -123,7 +127,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
                 share = one["rate"] / floor[f"{rows}/{count}"]["rate"] if floor else float("nan")
                 table.add_row(
                     name, str(count), f"{one['rate']:,.0f}", f"{one['rate'] * rows:,.0f}",
-                    f"{one['p50']:.2f}", f"{one['p99']:.2f}", f"{share:.2f}",
+                    f"{one['p50']:.2f}", f"{one['p99']:.2f}", f"{1000 * one['cpu']:.3f}", f"{share:.2f}",
                 )  # fmt: skip
         console.print(table)
     for name, found in results.items():
@@ -323,9 +327,21 @@ async def load(port: int, requests: str, connections: int, seconds: float) -> di
     counted = np.array([ms for at, ms in took if warm < at <= end]) * 1000
     return {
         "rate": len(counted) / seconds,
+        "count": len(took),
         "p50": float(np.percentile(counted, 50)),
         "p99": float(np.percentile(counted, 99)),
     }
+
+
+def processor_seconds(pid: int) -> float:
+    """Seconds of processor time that a process and its children have used."""
+    group = subprocess.run(["pgrep", "-g", str(pid)], capture_output=True, text=True, check=False)
+    ticks = 0
+    for each in group.stdout.split() or [str(pid)]:
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(stat[11]) + int(stat[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def resident(pid: int) -> float:

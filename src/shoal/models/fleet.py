@@ -299,6 +299,8 @@ class Fleet:
     def _are_lines(self, chosen: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Which members are lines; those seen for the first time are decoded."""
         line = (chosen >= 0) & (self.header.classes is None and self._keeps_lines)
+        if line.all() and (self._lines.kinds(chosen) == 1).all():
+            return line
         new = np.unique(chosen[line])
         for row in new[self._lines.kinds(new) == 0].tolist():
             self._lines.add(row, self._line(row))

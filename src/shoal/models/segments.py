@@ -13,7 +13,10 @@ import pyarrow.compute as pc
 from shoal.errors import RequestError
 from shoal.models.columns import one_column
 
-__all__ = ["key_texts", "segment_codes", "segment_key"]
+__all__ = ["key_texts", "segment_codes", "segment_key", "segment_keys"]
+
+# What JSON writes otherwise than it is.
+_ESCAPED = r"""["\\\x00-\x1f]"""
 
 
 def segment_key(values: Sequence[str | None]) -> str:
@@ -23,6 +26,27 @@ def segment_key(values: Sequence[str | None]) -> str:
         values: One text per ``by`` column, in their order.
     """
     return json.dumps(list(values), ensure_ascii=False, separators=(",", ":"))
+
+
+def segment_keys(texts: Sequence[pa.Array]) -> pa.Array:
+    """`segment_key` of many segments.
+
+    Args:
+        texts: One string array for each ``by`` column; see `key_texts`.
+
+    Returns:
+        A string array.
+    """
+    if any(pc.any(pc.match_substring_regex(column, _ESCAPED)).as_py() for column in texts):
+        rows = zip(*(column.to_pylist() for column in texts), strict=True)
+        return pa.array([segment_key(row) for row in rows], pa.string())
+    quote = pa.scalar('"')
+    quoted = [
+        pc.fill_null(pc.binary_join_element_wise(quote, column, quote, ""), "null")
+        for column in texts
+    ]
+    inside = pc.binary_join_element_wise(*quoted, ",")
+    return pc.binary_join_element_wise(pa.scalar("["), inside, pa.scalar("]"), "")
 
 
 def key_texts(column: pa.Array | pa.ChunkedArray) -> pa.Array:

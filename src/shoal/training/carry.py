@@ -12,17 +12,16 @@ import pyarrow as pa
 
 from shoal.errors import TableError, TrainingError, nearest
 from shoal.models import ModelDeclaration
-from shoal.models.segments import segment_key
 from shoal.training.base import Base
 from shoal.training.hashing import row_marks, segment_hashes
 from shoal.training.rows import read_rows
-from shoal.training.sorting import sort_rows
+from shoal.training.sorting import BUDGET, sort_rows
 from shoal.training.source import Segments, Source, find_segments, segments_of
 
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Refit", "compare", "named_segments", "touched_keys"]
+__all__ = ["Refit", "compare", "named_segments", "rows_of", "touched_keys"]
 
 _MOST_ROWS = 1_000_000
 
@@ -82,12 +81,35 @@ def touched_keys(declaration: ModelDeclaration, source: Source, base: Base) -> p
     return pl.concat(found).unique()
 
 
+def rows_of(
+    declaration: ModelDeclaration, source: Source, base: Base, keys: pl.DataFrame
+) -> Source:
+    """The rows of some segments, read at once where they are few enough to be held.
+
+    Args:
+        declaration: The model's declaration.
+        source: Its table.
+        base: The last training, which knows how many rows the segments had.
+        keys: Values of the key columns.
+    """
+    part = replace(source, keys=keys)
+    columns = [*declaration.by, *(f.name for f in source.features), declaration.target]
+    columns += [name for name in (declaration.weight, declaration.time) if name]
+    old = base.segments.select(*declaration.by, "rows").cast(dict(keys.schema))  # type: ignore[arg-type]
+    rows = old.join(keys, on=keys.columns, how="semi", nulls_equal=True)["rows"].sum()
+    most = BUDGET // (8 * len(columns))
+    if rows > most:
+        return part
+    held = part.scan().select(list(dict.fromkeys(columns))).head(most + 1).collect()
+    return part if held.height > most else replace(part, held=held)
+
+
 def compare(
     declaration: ModelDeclaration,
     source: Source,
     base: Base,
     *,
-    touched: pl.DataFrame | None,
+    part: Source,
     forced: Collection[str] | None,
     file: Path,
 ) -> Refit:
@@ -97,20 +119,20 @@ def compare(
         declaration: The model's declaration.
         source: Its table.
         base: The last training.
-        touched: Values of the key columns; None compares all segments.
+        part: The same table's rows of the segments that may have changed; all of it compares all.
         forced: Keys of segments to fit whatever their rows are; None for all that are touched.
         file: Where the sorted rows of the touched segments go.
     """
     import polars as pl
 
     by = list(declaration.by)
-    part = source if touched is None else replace(source, keys=touched)
     now = part.scan().group_by(by).agg(rows=pl.len()).sort(by).collect()
     offsets = np.concatenate([[0], np.cumsum(now["rows"].to_numpy().astype(np.int64))])
-    keys = [segment_key(text) for text in segments_of(source, now.select(by), offsets).texts]
+    found_now = segments_of(source, now.select(by), offsets)
+    keys = found_now.keys if now.height else []
     hashes: list[str] = []
     if keys:
-        sort_rows(declaration, part, base.target, file)
+        sort_rows(declaration, part, base.target, file, segments=found_now)
         hashes = _hashes(file, offsets)
     old = base.segments.select("segment", "rows", "rows_hash", *by)
     known = dict(zip(old["segment"].to_list(), old["rows_hash"].to_list(), strict=True))
@@ -118,6 +140,7 @@ def compare(
     same = {k for k, h in zip(keys, hashes, strict=True) if known.get(k) == h} - set(forced)
     found = now.with_columns(segment=pl.Series(keys, dtype=pl.String), at=pl.int_range(pl.len()))
     kept = old.drop("rows_hash").with_columns(at=pl.lit(-1, pl.Int64))
+    touched = part.keys
     if touched is None:
         kept = kept.clear()
     else:
@@ -164,7 +187,7 @@ def named_segments(
     import polars as pl
 
     segments = find_segments(declaration, source)
-    at = {segment_key(text): i for i, text in enumerate(segments.texts)}
+    at = {key: i for i, key in enumerate(segments.keys)}
     at |= {",".join(t or "null" for t in text): i for i, text in enumerate(segments.texts)}
     for text in texts:
         if text not in at:

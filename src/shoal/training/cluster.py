@@ -276,7 +276,7 @@ def _written(rows: DataFrame, folder: Path) -> pa.Table:
 
 def _in_order(members: pa.Table, plan: Plan) -> pa.Table:
     """The kernel's rows in the order of the segments."""
-    keys = [segment_key(text) for text in plan.segments.texts]
+    keys = plan.segments.keys
     at = pc.index_in(pa.array(keys), members.column("segment").combine_chunks())
     if at.null_count or len(members) != len(keys):
         raise TrainingError(

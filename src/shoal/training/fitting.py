@@ -78,7 +78,7 @@ def fit_many(plan: Plan, pool: Pool | Local, folder: Path, progress: Progress | 
     """
     rows, job = folder / "rows.arrow", folder / "job"
     job.write_bytes(pickled_job(plan.shared, plan.declaration))
-    sort_rows(plan.declaration, plan.source, plan.target, rows)
+    sort_rows(plan.declaration, plan.source, plan.target, rows, segments=plan.segments)
     begun = time.perf_counter()
     pool.open(job, rows)
     segments, levels = plan.segments, len(plan.declaration.by)
@@ -240,7 +240,9 @@ def _sorted_rows(plan: Plan, groups: list[Group], folder: Path) -> np.ndarray[An
 def _runs(offsets: np.ndarray[Any, Any], workers: int, job: FitJob) -> Iterator[Task]:
     """Tasks of segments whose rows lie side by side."""
     rows = int((offsets[:, 1] - offsets[:, 0]).sum())
-    most = min(max(len(offsets) // (workers * 4), 1), _most(job, rows, len(offsets), workers))
+    most = _most(job, rows, len(offsets), workers)
+    if not is_batched(job):  # else each task costs a fit by scikit-learn, for comparison
+        most = min(max(len(offsets) // (workers * 4), 1), most)
     first = 0
     for i in range(1, len(offsets) + 1):
         apart = i == len(offsets) or offsets[i, 0] != offsets[i - 1, 1]

@@ -108,7 +108,7 @@ def assemble(
         groups: The fitted fallback groups with the kernel's row of each.
         job: What was fitted.
     """
-    keys = [segment_key(text) for text in segments.texts]
+    keys = segments.keys
     rows = pa.concat_tables([fitted, *(row for _, row in groups)], promote_options="default")
     has_state = np.asarray(rows.column("state").is_valid())
     count = len(keys)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from shoal.errors import TrainingError
 from shoal.lake import Lake
 from shoal.models import ModelDeclaration, TrainedFleet
 from shoal.training.base import Base, read_base
-from shoal.training.carry import Refit, compare, named_segments, touched_keys
+from shoal.training.carry import Refit, compare, named_segments, rows_of, touched_keys
 from shoal.training.fingerprint import member_fingerprint
 from shoal.training.fitting import Progress, refit
 from shoal.training.nursery import Nursery
@@ -99,7 +98,7 @@ def retrain(
         return None
     if not declaration.by:
         return all_of_it(reason="its rows changed")
-    part = source if touched is None else replace(source, keys=touched)
+    part = source if touched is None else rows_of(declaration, source, base, touched)
     if has_new_labels(declaration, part, base.target):
         return all_of_it(reason="all, a class is new")
     with (
@@ -110,7 +109,7 @@ def retrain(
             declaration,
             source,
             base,
-            touched=touched,
+            part=part,
             forced=forced,
             file=Path(folder) / "rows.arrow",
         )

@@ -13,7 +13,7 @@ from shoal.errors import TrainingError, nearest
 from shoal.lake import Lake, Table
 from shoal.models import FeatureField, ModelDeclaration
 from shoal.models.columns import is_feature_type, is_moment_type
-from shoal.models.segments import key_texts
+from shoal.models.segments import key_texts, segment_keys
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,6 +45,8 @@ class Source:
         schema: Its columns at that version.
         features: The model's feature columns.
         keys: Values of key columns: only rows that have some of them count; None for all rows.
+        held: The rows themselves, of the columns that a training reads, where they were read
+            already; None where they lie in the table's files.
     """
 
     table: Table
@@ -52,11 +54,14 @@ class Source:
     schema: pa.Schema
     features: tuple[FeatureField, ...]
     keys: pl.DataFrame | None = None
+    held: pl.DataFrame | None = None
 
     def scan(self) -> pl.LazyFrame:
         """The rows of that version."""
         import polars as pl
 
+        if self.held is not None:
+            return self.held.lazy()
         frame = self.table.scan(self.version)
         if self.keys is None:
             return frame
@@ -93,11 +98,13 @@ class Segments:
     Attributes:
         values: The ``by`` columns, one row per segment.
         texts: Their key texts, one tuple per segment.
+        keys: Their canonical keys.
         offsets: Row offsets, int64, shape (segments + 1,).
     """
 
     values: pa.Table
     texts: list[tuple[str | None, ...]]
+    keys: list[str]
     offsets: np.ndarray[Any, Any]
 
 
@@ -320,8 +327,12 @@ def segments_of(source: Source, keys: pl.DataFrame, offsets: np.ndarray[Any, Any
     values = pa.table(
         {f.name: keys[f.name].to_arrow().cast(f.type) for f in fields}, pa.schema(fields)
     )
-    texts = zip(*(key_texts(values.column(name)).to_pylist() for name in names), strict=True)
-    return Segments(values=values, texts=list(texts) if names else [()], offsets=offsets)
+    if not names:
+        return Segments(values=values, texts=[()], keys=["[]"], offsets=offsets)
+    columns = [key_texts(values.column(name)) for name in names]
+    texts = list(zip(*(column.to_pylist() for column in columns), strict=True))
+    canonical = segment_keys(columns).to_pylist()
+    return Segments(values=values, texts=texts, keys=canonical, offsets=offsets)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

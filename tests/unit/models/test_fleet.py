@@ -12,7 +12,7 @@ from sklearn.tree import DecisionTreeRegressor
 from shoal.errors import ModelError, RequestError
 from shoal.models import FeatureField, Fleet, FleetHeader, encode, write_fleet
 from shoal.models.pyfunc import _load_pyfunc
-from shoal.models.segments import key_texts, segment_key
+from shoal.models.segments import key_texts, segment_key, segment_keys
 
 KEYS = [("UA", "IAH"), ("UA", "ORD"), ("AA", None), ('q"u', "é\n")]
 
@@ -218,3 +218,9 @@ def test_pyfunc_takes_what_mlflow_gives(tmp_path) -> None:
         assert found.tolist() == expected.tolist()
     with pytest.raises(RequestError, match=r"shape \(4, 3\)"):
         model.predict(array[:, :3])
+
+
+@given(st.lists(st.tuples(st.none() | st.text(), st.none() | st.text()), max_size=20))
+def test_keys_of_many_segments_are_those_of_each(texts) -> None:
+    columns = [pa.array([text[i] for text in texts], pa.string()) for i in range(2)]
+    assert segment_keys(columns).to_pylist() == [segment_key(text) for text in texts]

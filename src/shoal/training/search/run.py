@@ -236,7 +236,7 @@ def _prepare(plan: Plan, space: Space, folder: Path) -> tuple[Path, list[Scope],
     The first share of a scope's segments is then a fair sample of them, to prune by.
     """
     declaration, segments = plan.declaration, plan.segments
-    sort_rows(declaration, plan.source, plan.target, folder / "rows.arrow")
+    sort_rows(declaration, plan.source, plan.target, folder / "rows.arrow", segments=plan.segments)
     length = len(space.search.columns(declaration.by))
     prefixes = [text[:length] for text in segments.texts]
     numbers = {prefix: i for i, prefix in enumerate(dict.fromkeys(prefixes))}

@@ -28,6 +28,7 @@ _ORDER += [
     "serve",
     "canary",
     "token",
+    "ui",
     "tables",
     "history",
     "events",
@@ -140,4 +141,5 @@ from shoal.cli import (  # noqa: E402  (they register commands)
     project,  # noqa: F401
     reproduce,  # noqa: F401
     serving,  # noqa: F401
+    ui,  # noqa: F401
 )

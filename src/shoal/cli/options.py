@@ -32,8 +32,17 @@ def project_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def opened(folder: Path | None, profile: str | None, **more: Any) -> Iterator[Workspace]:
-    """The workspace of a command."""
+    """The workspace of a command; one that tells of its work leaves a feed for `shoal ui`."""
     from shoal.workspace import Workspace
 
     with Workspace.open(folder, profile=profile, **more) as workspace:
-        yield workspace
+        if "on_event" not in more:
+            yield workspace
+            return
+        from shoal.workspace.live import live
+
+        context = click.get_current_context()
+        asked = context.params.get("models") or context.params.get("select") or ()
+        names = [context.params["model"]] if context.params.get("model") else list(asked)
+        with live(workspace, context.info_name or "", names):
+            yield workspace

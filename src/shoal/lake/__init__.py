@@ -20,6 +20,7 @@ from shoal.lake.progress import Progress, files_read
 from shoal.lake.protocol import Constraint
 from shoal.lake.restore import Restored, flows, restore, version_asked, version_at
 from shoal.lake.staging import NULL_PARTITION, Staged, delta_schema, staged_files
+from shoal.lake.summary import ColumnSummary, FileSummary, Summary, file_layout, summarise
 from shoal.lake.table import Table
 from shoal.lake.vacuum import Guard, Kept, Vacuumed, abandoned, vacuum
 
@@ -30,10 +31,12 @@ __all__ = [
     "Change",
     "Changes",
     "Cloned",
+    "ColumnSummary",
     "Constraint",
     "Difference",
     "Feed",
     "FeedCommit",
+    "FileSummary",
     "Finding",
     "Guard",
     "Kept",
@@ -42,6 +45,7 @@ __all__ = [
     "Progress",
     "Restored",
     "Staged",
+    "Summary",
     "Table",
     "TableName",
     "Vacuumed",
@@ -56,6 +60,7 @@ __all__ = [
     "differing",
     "disk_error",
     "feed_on",
+    "file_layout",
     "files_read",
     "flows",
     "last_writers",
@@ -65,6 +70,7 @@ __all__ = [
     "restore",
     "small_files",
     "staged_files",
+    "summarise",
     "vacuum",
     "version_asked",
     "version_at",

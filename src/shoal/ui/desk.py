@@ -1,0 +1,214 @@
+"""What all pages of one server share: the workspace, and what was read of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from shoal.errors import TableNotFound, nearest
+from shoal.lake import Summary, summarise
+from shoal.ui.cache import Cache, stamp_of
+
+if TYPE_CHECKING:
+    from shoal.engines import Engine
+    from shoal.lake import Table
+    from shoal.models import Fleet, ModelDeclaration
+    from shoal.tracking import ModelVersion, Pointers
+    from shoal.workspace import Workspace
+
+T = TypeVar("T")
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """Reads a workspace for pages, and keeps what it read by the tables' versions.
+
+    Safe to use from many threads.
+
+    Args:
+        space: The workspace.
+        on_engine: Called after the engine was started by a thread.
+    """
+
+    def __init__(
+        self, space: Workspace, *, on_engine: Callable[[Engine], None] | None = None
+    ) -> None:
+        self.space = space
+        self.cache = Cache()
+        self._fleets = Cache(8)
+        self._on_engine = on_engine
+        self._starting = threading.Lock()
+        self._planning = threading.RLock()
+        self._started = False
+        self._sources: dict[str, tuple[tuple[str, int], ...]] = {}
+
+    def warm(self) -> None:
+        """Reads what the first pages need, so that they need not wait for it."""
+        self.summaries()
+        if self.tracked():
+            for model in self.pointers():
+                self.versions(model)
+        self.engine()
+
+    @property
+    def name(self) -> str:
+        """The project's name."""
+        return self.space.project.name
+
+    def engine(self) -> Engine:
+        """The engine, started by the first who needs it."""
+        with self._starting:
+            engine = self.space.engine
+            if not self._started and self._on_engine is not None:
+                self._on_engine(engine)
+            self._started = True
+        return engine
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """Held by what must not happen twice at once: loading sources, moving aliases."""
+        return self._planning
+
+    def names(self) -> list[str]:
+        """The names of all tables."""
+        return [table.name for table in self.tables()]
+
+    def tables(self) -> list[Table]:
+        """All tables, by name."""
+        root = self.space.lake.root
+        schemas = [path for path in root.glob("*") if path.is_dir()] if root.is_dir() else []
+        stamp = (tuple(map(str, schemas)), stamp_of(root, *schemas))
+        kept = None if stamp[1] is None else stamp
+        return self.cache.get("tables", kept, self.space.lake.tables)
+
+    def table(self, name: str) -> Table:
+        """One of these tables, by exactly its name: no path is made of what a request says.
+
+        Raises:
+            TableNotFound: There is none.
+        """
+        for table in self.tables():
+            if table.name == name:
+                return table
+        close = nearest(name, self.names())
+        raise TableNotFound(
+            f"There is no table '{name}' in this lake.",
+            hint=f"Did you mean '{close}'?" if close else "shoal tables lists what there is.",
+        )
+
+    def find(self, name: str) -> Table | None:
+        """One of these tables, or None."""
+        return next((table for table in self.tables() if table.name == name), None)
+
+    def kept(self, key: Hashable, make: Callable[[], T], *tables: str) -> T:
+        """What is read from tables, as long as these have no new version.
+
+        Args:
+            key: What it is.
+            make: Reads it.
+            tables: Their names; those that do not exist yet count as they come.
+        """
+        found = [self.find(name) for name in tables]
+        paths = [Path(table.path, "_delta_log") for table in found if table is not None]
+        stamp = (tuple(map(str, paths)), stamp_of(*paths))
+        return self.cache.get(key, None if stamp[1] is None else stamp, make)
+
+    def summary(self, table: Table) -> Summary:
+        """A table's newest version."""
+        return self.kept(("summary", table.name), lambda: summarise(table), table.name)
+
+    def summaries(self) -> list[Summary]:
+        """All tables' newest versions, by name; a table that cannot be read is left out."""
+        from shoal.errors import TableError
+
+        def one(table: Table) -> Summary | None:
+            try:
+                return self.summary(table)
+            except TableError:
+                return None
+
+        tables = self.tables()
+        if not tables:
+            return []
+        with ThreadPoolExecutor(8) as pool:
+            return [found for found in pool.map(one, tables) if found is not None]
+
+    def tracked(self) -> bool:
+        """Whether there is a registry to read; none is made by looking."""
+        space = self.space
+        return (
+            bool(space.project.profile.tracking) or (space.project.storage / "mlflow.db").exists()
+        )
+
+    def tracking_stamp(self) -> Hashable:
+        """What changes when the registry does, or, of a server, every few seconds."""
+        import time
+
+        if self.space.project.profile.tracking:
+            return int(time.monotonic() / 5)
+        own = self.space.project.storage / "mlflow.db"
+        return stamp_of(own, own.with_name("mlflow.db-wal"))
+
+    def pointers(self) -> dict[str, Pointers]:
+        """Where the aliases of all registered models point."""
+        if not self.tracked():
+            return {}
+        stamp = self.tracking_stamp()
+
+        def read() -> dict[str, Pointers]:
+            return {found.name: found for found in self.space.tracker.pointers()}
+
+        return self.cache.get("pointers", stamp, read)
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """The versions of a registered model, newest first; none of an unknown one."""
+        if model not in self.pointers():
+            return []
+        stamp = self.tracking_stamp()
+        return self.cache.get(
+            ("versions", model), stamp, lambda: self.space.tracker.versions(model)
+        )
+
+    def models(self) -> dict[str, ModelDeclaration]:
+        """The declared models, read again when their files changed.
+
+        Raises:
+            ProjectError: A file raises.
+        """
+        with self._planning:
+            self._reread("models", [file.path for file in self.space.project.models()])
+            return self.space.models
+
+    def graph_space(self) -> Workspace:
+        """The workspace with its engine, and its declared tables as the files are now.
+
+        Raises:
+            ProjectError: A file raises.
+        """
+        self.engine()
+        with self._planning:
+            project = self.space.project
+            self._reread("graph", [file.path for file in project.transformations()])
+            self._reread("models", [file.path for file in project.models()])
+            _ = self.space.graph, self.space.models
+        return self.space
+
+    def _reread(self, what: str, files: list[Path]) -> None:
+        """Lets the workspace read its sources again if they changed."""
+        stamp = tuple((str(path), path.stat().st_mtime_ns) for path in files)
+        if self._sources.get(what, stamp) != stamp:
+            self.space.__dict__.pop(what, None)
+        self._sources[what] = stamp
+
+    def fleet(self, model: str, version: int) -> Fleet:
+        """A version opened for prediction; nothing pickled is opened.
+
+        Raises:
+            ModelError: It cannot be opened.
+        """
+        ref = f"{model}/{version}"
+        return self._fleets.get(("fleet", ref), "opened", lambda: self.space.tracker.fleet(ref))

@@ -35,6 +35,7 @@ _ORDER += [
 ]
 _ORDER += [
     "monitor",
+    "schedule",
     "quality",
     "sql",
     "lineage",
@@ -140,6 +141,7 @@ from shoal.cli import (  # noqa: E402  (they register commands)
     pipeline,  # noqa: F401
     project,  # noqa: F401
     reproduce,  # noqa: F401
+    schedule,  # noqa: F401
     serving,  # noqa: F401
     ui,  # noqa: F401
 )

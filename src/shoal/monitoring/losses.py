@@ -26,13 +26,15 @@ def losses(
     codes: Array,
     keys: list[tuple[str | None, ...]],
     promised: dict[str, tuple[float, int]],
+    blocks: Array | None = None,
 ) -> pa.Table:
     """Tests whether each segment's mean loss is above the promised one.
 
-    A one-sided t-test (Welch, 1947), with the number of rows that independent ones would be: losses
-    that linger count for n (1 - r) / (1 + r) rows, r their correlation with the loss before
-    (Wilks, 1995). What is promised is itself a mean of so many rows, whose losses are taken to
-    spread as much for their size as those of now. Fewer than five rows are not tested.
+    A one-sided t-test (Welch, 1947) over blocks of rows, such as days, whose sums are taken for
+    independent as rows are not: a day has its own shape, which all days share. What lingers all the
+    same makes of n blocks n (1 - r) / (1 + r), r their correlation with the block before (Wilks,
+    1995). What is promised is itself a mean, of so many rows, whose losses are taken to spread as
+    much for their size as those of now. Fewer than five blocks are not tested.
 
     Args:
         metric: One of `COMPARABLE`.
@@ -41,6 +43,7 @@ def losses(
         codes: Segment of each row, as positions in ``keys``.
         keys: The segments' key texts.
         promised: The metric on each segment's holdout and its rows, by canonical key.
+        blocks: Block of each row, rising with time; None makes each row one.
 
     Returns:
         ``segment``, ``rows``, ``value`` and ``reference`` (the metric now and on the holdout),
@@ -48,9 +51,10 @@ def losses(
     """
     good = np.isfinite(truth) & np.isfinite(guess)
     order = np.flatnonzero(good)[np.argsort(codes[good], kind="stable")]
-    codes, loss = codes[order], _loss(metric, truth[order], guess[order])
+    blocks = np.arange(len(codes)) if blocks is None else blocks
+    codes, blocks, loss = codes[order], blocks[order], _loss(metric, truth[order], guess[order])
     good = np.isfinite(loss)
-    codes, loss = codes[good], loss[good]
+    codes, blocks, loss = codes[good], blocks[good], loss[good]
     held, starts = np.unique(codes, return_index=True)
     names = [segment_key(keys[code]) for code in held.tolist()]
     if not names:
@@ -62,7 +66,7 @@ def losses(
     held_out = np.array([rows for _, rows in told], dtype=np.float64)
     level = _level(metric, reference)
     centred = loss - np.repeat(mean, count.astype(np.int64))
-    p = _above(centred, starts, count, mean, level, held_out)
+    p = _above(centred, starts, blocks, mean, level, held_out)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = mean / level
     if metric == "rmse":
@@ -118,21 +122,34 @@ def _as_metric(metric: str, mean: Array) -> Array:
 
 
 def _above(
-    centred: Array, starts: Array, count: Array, mean: Array, level: Array, held_out: Array
+    centred: Array,
+    starts: Array,
+    blocks: Array,
+    mean: Array,
+    level: Array,
+    held_out: Array,
 ) -> Array:
     from scipy.special import stdtr
 
-    square = np.add.reduceat(centred * centred, starts)
-    follow = np.append(centred[:-1] * centred[1:], 0.0)
-    follow[np.append(starts[1:], len(centred)) - 1] = 0.0  # a segment's last row has no next
+    count = np.diff(np.append(starts, len(centred))).astype(np.float64)
+    owner = np.repeat(np.arange(len(starts)), count.astype(np.int64))
+    new = np.r_[True, (owner[1:] != owner[:-1]) | (blocks[1:] != blocks[:-1])]
+    total = np.add.reduceat(centred, np.flatnonzero(new))
+    owner = owner[new]
+    first = np.searchsorted(owner, np.arange(len(starts)))
+    many = np.diff(np.append(first, len(owner))).astype(np.float64)
+    square = np.add.reduceat(total * total, first)
+    follow = np.append(total[:-1] * total[1:], 0.0)
+    follow[np.append(first[1:], len(owner)) - 1] = 0.0  # a segment's last block has no next
     with np.errstate(invalid="ignore", divide="ignore"):
-        r = np.clip(np.add.reduceat(follow, starts) / square, 0.0, 0.99)
-        effective = np.maximum(count * (1 - r) / (1 + r), 2.0)
-        promised = np.maximum(held_out * effective / count, 2.0)
-        variance = square / (count - 1)
+        r = np.clip(np.add.reduceat(follow, first) / square, 0.0, 0.99)
+        effective = np.maximum(many * (1 - r) / (1 + r), 2.0)
+        # The variance of one block's share in the mean, times the number of blocks.
+        variance = square / (many - 1) * (many / count) ** 2
+        promised = np.maximum(held_out / count * effective, 2.0)
         now, then = variance / effective, variance * (level / mean) ** 2 / promised
         error = np.sqrt(now + then)
         freedom = (now + then) ** 2 / (now**2 / (effective - 1) + then**2 / (promised - 1))
         p: Array = stdtr(freedom, (level - mean) / error)
     p = np.where(error > 0, p, np.where(mean > level, 0.0, 1.0))
-    return np.where((count < _FEWEST) | (held_out < 2) | np.isnan(level), np.nan, p)
+    return np.where((many < _FEWEST) | (held_out < 2) | np.isnan(level), np.nan, p)

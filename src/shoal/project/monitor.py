@@ -6,6 +6,7 @@
     alpha = 0.05                  # share of false alarms, at most
     psi = 0.2                     # a column has drifted from here on
     error = 1.25                  # a model is too wrong from this multiple of its holdout's error
+    checks = ["error"]            # of feature, prediction, error; default all three
     baseline = "training"         # or "previous", the window before
     weight = "kwh"                # segments count by the sum of this column
     raise_after = 1               # windows in a row that open an alarm
@@ -35,6 +36,9 @@ __all__ = ["AlertSettings", "MonitorSettings", "Watched", "read_monitor"]
 PASSWORD = "SHOAL_SMTP_PASSWORD"  # noqa: S105 (the variable's name)
 
 
+CHECKS = ("feature", "prediction", "error")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watched:
     """How a model is watched.
@@ -44,6 +48,7 @@ class Watched:
         psi: Population stability index from which on a column has drifted.
         missing: Change of the share of missing values from which on a column has drifted.
         error: Multiple of the holdout's error from which on a model is too wrong.
+        checks: What may raise an alarm: ``feature``, ``prediction``, ``error``.
         baseline: ``training``, the rows that the champion learned from, or ``previous``.
         weight: Column whose sum over a segment's new rows tells how much the segment matters.
         columns: Features to compare; None for all.
@@ -55,6 +60,7 @@ class Watched:
     psi: float = 0.2
     missing: float = 0.1
     error: float = 1.25
+    checks: tuple[str, ...] = CHECKS
     baseline: str = "training"
     weight: str | None = None
     columns: tuple[str, ...] | None = None
@@ -123,6 +129,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "psi": (float, int),
     "missing": (float, int),
     "error": (float, int),
+    "checks": (list,),
     "baseline": (str,),
     "weight": (str,),
     "columns": (list,),
@@ -169,14 +176,16 @@ def _watched(base: Watched, found: Mapping[str, Any], file: Path, where: str) ->
                 hint=f"Mend it in {file}.",
             )
     values = dict(found)
-    if "columns" in values:
-        values["columns"] = tuple(map(str, values["columns"]))
+    for key in ("checks", "columns"):
+        if key in values:
+            values[key] = tuple(map(str, values[key]))
     made = replace(base, **values)
     wrong = {
         "alpha": not 0 < made.alpha < 1,
         "psi": made.psi <= 0,
         "missing": not 0 < made.missing <= 1,
         "error": made.error <= 1,
+        "checks": not made.checks or not set(made.checks) <= set(CHECKS),
         "baseline": made.baseline not in ("training", "previous"),
         "columns": made.columns == (),
         "raise_after": made.raise_after < 1,
@@ -186,8 +195,9 @@ def _watched(base: Watched, found: Mapping[str, Any], file: Path, where: str) ->
         if bad:
             raise ProjectError(
                 f"{file.name}: '{key}'{where} is {getattr(made, key)!r}, which cannot be.",
-                hint="0 < alpha < 1, psi > 0, 0 < missing <= 1, error > 1, baseline training or "
-                "previous, raise_after and clear_after 1 or more.",
+                hint="0 < alpha < 1, psi > 0, 0 < missing <= 1, error > 1, checks of feature, "
+                "prediction and error, baseline training or previous, raise_after and clear_after "
+                "1 or more.",
             )
     return made
 

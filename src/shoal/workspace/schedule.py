@@ -39,6 +39,8 @@ _NAMES = {
 _RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 _FIELDS = ("minute", "hour", "day", "month", "weekday")
 _PART = re.compile(r"(?:\*|(\d+)(?:-(\d+))?)(?:/(\d+))?")
+# What a Dagster op takes that only waits for another.
+_AFTER = 'ins={"before": In(Nothing)}, '
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
@@ -288,20 +290,21 @@ with DAG(
 
 def _dagster(given: Schedule) -> dict[str, str]:
     ops = "\n\n\n".join(
-        f"@op(retry_policy=RetryPolicy(max_retries=2, delay=60))\n"
-        f"def {_task(command)}({'_before: None' if number else ''}) -> None:\n"
+        f"@op({_AFTER if number else ''}"
+        "retry_policy=RetryPolicy(max_retries=2, delay=60))\n"
+        f"def {_task(command)}() -> None:\n"
         f"    subprocess.run({list(command)!r}, check=True)"
         for number, command in enumerate(given.commands)
     )
     call = ""
     for command in given.commands:
-        call = f"{_task(command)}({call})"
+        call = f"{_task(command)}({f'before={call}' if call else ''})"
     name = f"shoal_{given.name.replace('-', '_')}"
     text = f'''"""Shoal: {given.name}."""
 
 import subprocess
 
-from dagster import Definitions, RetryPolicy, ScheduleDefinition, job, op
+from dagster import Definitions, In, Nothing, RetryPolicy, ScheduleDefinition, job, op
 
 
 {ops}

@@ -96,6 +96,19 @@ def test_losses_that_linger_count_for_fewer_rows():
     assert told.column("p")[0].as_py() > 5 * naive
 
 
+def test_a_shape_that_every_day_has_hides_no_change():
+    shape = 0.02 + 5 * np.exp(-(((np.arange(48) - 24) / 4) ** 2) / 2)  # all of it at noon
+    random = np.random.default_rng(0)
+    noise = np.exp(0.2 * random.normal(size=(7, 48)))
+    worse = (1.3 * shape * noise).ravel()
+    days = np.repeat(np.arange(7), 48)
+    promised = {'["a"]': (float(shape.mean() * np.exp(0.02)), 11 * 48)}
+    zeros = np.zeros(7 * 48)
+    by_row = losses("mae", worse, zeros, zeros.astype(int), [("a",)], promised)
+    by_day = losses("mae", worse, zeros, zeros.astype(int), [("a",)], promised, days)
+    assert by_day.column("p")[0].as_py() < 1e-3 < by_row.column("p")[0].as_py()
+
+
 @pytest.mark.parametrize(
     ("metric", "truth", "guess", "value"),
     [

@@ -211,6 +211,7 @@ def test_the_window_before_as_the_baseline(shops):
         ("[monitor]\nalpha = 2\n", "'alpha' in monitor is 2"),
         ('[monitor]\nbaseline = "yesterday"\n', "'baseline'"),
         ('[monitor.models.sales]\npsi = "big"\n', "must be float or int"),
+        ('[monitor]\nchecks = ["errors"]\n', "'checks'"),
         ("[alerts]\nmail = { to = [] }\n", "alerts.mail needs 'to'"),
     ],
 )

@@ -114,7 +114,8 @@ def errors(
     arrow = rows.to_arrow()
     codes, keys = segment_codes(arrow, list(declaration.by))
     truth, guess = _comparable(metric, arrow.column(declaration.target), arrow.column(PREDICTION))
-    told = losses(metric, truth, guess, codes, keys, promised)
+    blocks = _days(arrow.column(declaration.time)) if declaration.time else None
+    told = losses(metric, truth, guess, codes, keys, promised, blocks)
     ratio = np.asarray(told.column("ratio"), dtype=np.float64)
     segments = told.column("segment").to_pylist()
     columns = {n: told.column(n) for n in ("segment", "rows", "value", "reference", "p")}
@@ -125,6 +126,16 @@ def errors(
         effect=np.nan_to_num((ratio - 1) / (watched.error - 1)),
         columns={**columns, "column": [metric] * len(segments)},
     )
+
+
+def _days(times: pa.ChunkedArray) -> np.ndarray[Any, Any] | None:
+    """The day of each row, where times are finer than that."""
+    import numpy as np
+    import pyarrow as pa
+
+    if not pa.types.is_timestamp(times.type):
+        return None
+    return np.asarray(times.cast(pa.timestamp("us")).cast(pa.int64())) // 86_400_000_000
 
 
 def pooled(metric: str, told: Findings) -> tuple[float | None, float | None]:

@@ -147,10 +147,13 @@ class _Watch:
             return replace(report, notes=(*self.notes, "no row is new"))
         number = 1 if last is None else last.number + 1
         current = profile(told, by, [*columns, PREDICTION])
-        before = self._before(found, columns, number)
-        kinds = compared(before, current, self.watched)
+        kinds = []
+        if set(self.watched.checks) != {"error"}:
+            kinds = compared(self._before(found, columns, number), current, self.watched)
         metric, value, reference = error_metric(self.declaration, found), None, None
-        if metric is None:
+        if "error" not in self.watched.checks:
+            metric = None
+        elif metric is None:
             self.notes.append(
                 f"{self.declaration.metric} is no mean of a loss of each row: declare "
                 f"metrics=[...] with one of {', '.join(COMPARABLE)} to have errors watched"
@@ -159,6 +162,7 @@ class _Watch:
             kinds.append(errors(metric, self.declaration, truth.frame, found, self.watched))
             value, reference = pooled(metric, kinds[-1])
         weight = segment_weights(told, by, self._weight(rows))
+        kinds = [kind for kind in kinds if kind.check in self.watched.checks]
         table, counts = self._judged(kinds, weight, last, report, number)
         profiles_table(self.lake, self.declaration.name).append(
             _numbered(current, number), metadata={"shoal": "window"}

@@ -96,7 +96,8 @@ def search(
     """Search for the parameters of MODELS (default: all that declare a search), and train nothing.
 
     A search that was interrupted goes on from its trials, and the next training takes what was
-    found. The trials are rows of shoal.trials_MODEL.
+    found. New rows alone start no search at training: this command searches the table as it is
+    now. The trials are rows of shoal.trials_MODEL.
     """
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.search(models, trials=trials)

@@ -55,7 +55,7 @@ class ModelDeclaration:
             `shoal.models.gate`.
         search: How the function's parameters are searched for; None takes ``params``.
         tuned: What a search found instead of ``params``, by the key of a segment or of its first
-            key columns, such as ``["UA"]``.
+            key columns, such as ``["UA"]``, or by a cluster such as ``{"region":"north"}``.
         function: Returns the unfitted estimator.
         location: Where the function was declared, as ``file.py:12``.
     """
@@ -163,6 +163,14 @@ class ModelDeclaration:
                 raise ModelError(f"{where}: column {column!r} is both {role} and by.")
         if self.weight and self.weight == self.time:
             raise ModelError(f"{where}: column {self.weight!r} is both weight and time.")
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The columns whose values have parameters of their own, by a search; mostly none."""
+        if self.search is not None:
+            return self.search.clusters(self.by)
+        scope = next(iter(self.tuned), "[]")
+        return tuple(json.loads(scope)) if scope.startswith("{") else ()
 
     def build(self) -> Any:
         """A new unfitted estimator.

@@ -33,6 +33,8 @@ class Search:
         trials: How many trials are made, of each segment or group where it is not one search.
         per: ``fleet``: all segments share the best parameters. ``segment``: each has its own. The
             first of the ``by`` columns, such as ``["carrier"]``: each of their values has its own.
+            Other columns, such as ``"region"``: clusters of segments, each of which has one value
+            of them in all its rows; they are no features unless they are named as such.
         sampler: An Optuna sampler, or a function of a seed that returns one; for a Hyperopt space
             an algorithm such as ``tpe.suggest``. Default Optuna's ``TPESampler``, and per segment
             random candidates that all segments share.
@@ -64,6 +66,11 @@ class Search:
             return tuple(by) if self.per == "segment" else ()
         return (self.per,) if isinstance(self.per, str) else tuple(self.per)
 
+    def clusters(self, by: Sequence[str]) -> tuple[str, ...]:
+        """The columns that put segments into clusters; none where ``per`` says otherwise."""
+        columns = self.columns(by)
+        return () if columns == tuple(by)[: len(columns)] else columns
+
     def check(self, where: str, function: Callable[..., Any], by: Sequence[str]) -> None:
         """Checks the search of one model.
 
@@ -77,11 +84,10 @@ class Search:
             raise ModelError(
                 f"{where}: search validation is {self.validation}; expected 0 < validation < 1."
             )
-        columns = self.columns(by)
-        if columns != tuple(by)[: len(columns)] or (self.per == "segment" and not by):
+        if self.per != "fleet" and not by:
             raise ModelError(
-                f"{where}: search per={self.per!r}; expected 'fleet', 'segment' or the first of "
-                f"by={list(by)}."
+                f"{where}: search per={self.per!r}, but the model has no segments: it declares no "
+                "by; expected 'fleet'."
             )
         self._check_space(where)
         for name in self.names or ():

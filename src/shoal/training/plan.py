@@ -10,6 +10,7 @@ from shoal.errors import TrainingError, nearest
 from shoal.models import ModelDeclaration
 from shoal.models.columns import accepts_nan, by_position
 from shoal.models.metrics import metric_names, metric_task
+from shoal.training.clusters import cluster_keys
 from shoal.training.job import FitJob
 from shoal.training.members import Group
 from shoal.training.source import Segments, Source, Target, check_target, find_segments
@@ -108,7 +109,7 @@ class Plan:
             interval=declaration.interval,
             trust_pickle=declaration.trust_pickle,
         )
-        self.choices = Choices(declaration)
+        self.choices = Choices(declaration, cluster_keys(declaration, source, self.segments))
         self.shared: Job = self.job
         if declaration.tuned:
             jobs = (with_params(self.job, declaration, names, p) for p in self.choices.params)

@@ -136,6 +136,7 @@ def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) 
         "time": (declaration.time,) if declaration.time else (),
         "weight": (declaration.weight,) if declaration.weight else (),
         "key": declaration.key,
+        "search per": declaration.clusters,
         "features": declaration.features or (),
     }
     for role, columns in named.items():
@@ -177,6 +178,7 @@ def _features(declaration: ModelDeclaration, schema: pa.Schema) -> tuple[Feature
         declaration = replace(declaration, features=(declaration.time,))
     by, key = declaration.by, declaration.key
     others = {declaration.target, declaration.time, declaration.weight, *by, *key}
+    others |= set(declaration.clusters)
     if declaration.features is None:
         fields = [f for f in schema if f.name not in others and is_feature_type(f.type)]
         if not fields:

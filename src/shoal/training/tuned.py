@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,12 +27,16 @@ class Choices:
 
     Args:
         declaration: The declaration; its ``params`` are those of whatever ``tuned`` leaves out.
+        clusters: The cluster of each segment, where ``tuned`` is by clusters.
 
     Attributes:
         params: The different parameters; the first are the declaration's.
     """
 
-    def __init__(self, declaration: ModelDeclaration) -> None:
+    def __init__(
+        self, declaration: ModelDeclaration, clusters: Mapping[str, str] | None = None
+    ) -> None:
+        self._clusters = dict(clusters or {})
         self._same = {
             key: dict(declaration.params) | dict(p) for key, p in declaration.tuned.items()
         }
@@ -44,13 +48,16 @@ class Choices:
                 known[text] = len(self.params)
                 self.params.append(params)
         self._at = {key: known[t] for key, t in zip(self._same, texts, strict=True)}
-        self._length = len(json.loads(next(iter(self._at)))) if self._at else 0
+        first = next(iter(self._at), "[]")
+        whole = len(declaration.by)
+        self._length = whole if first.startswith("{") else len(json.loads(first))
 
     def of(self, text: Sequence[str | None]) -> int:
         """The position in ``params`` of those of a segment, or of a group's first key values."""
         if len(text) < self._length or not self._at:
             return 0
-        return self._at.get(segment_key(tuple(text[: self._length])), 0)
+        key = segment_key(tuple(text[: self._length]))
+        return self._at.get(self._clusters.get(key, key), 0)
 
 
 @dataclass(frozen=True, kw_only=True)

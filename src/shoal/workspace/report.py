@@ -110,6 +110,7 @@ class SearchReport:
         study: Its name in the table of trials.
         table: The table of trials.
         table_version: The version of the training table that it was made on.
+        newest: The table's version now; None where it is not known.
         metric: What the values measure.
         params: The best parameters; where segments or groups have their own, those for the rest.
         value: The best value on the validation rows.
@@ -125,6 +126,7 @@ class SearchReport:
     study: str = ""
     table: str = ""
     table_version: int | None = None
+    newest: int | None = None
     metric: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     value: float | None = None
@@ -145,8 +147,15 @@ class SearchReport:
         states = ", ".join(f"{count:,} {state}" for state, count in self.trials.items() if count)
         what = f"best {self.metric} {self.value:.4g} on validation rows"
         if self.scopes > 1:
-            return f"{self.scopes:,} searches ({states}), {what}; the rest take {self.chosen}"
-        return f"trials: {states}; {what} with {self.chosen}"
+            told = f"{self.scopes:,} searches ({states}), {what}; the rest take {self.chosen}"
+        else:
+            told = f"trials: {states}; {what} with {self.chosen}"
+        if self.newest is not None and self.newest != self.table_version:
+            told += (
+                f"; made on version {self.table_version} of a table that is at {self.newest} now "
+                f"(new rows start no search: shoal search {self.model} looks again)"
+            )
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,7 @@ def found_report(name: str, found: Found) -> SearchReport:
         study=found.study,
         table=found.trials_table,
         table_version=found.table_version,
+        newest=found.newest,
         metric=found.metric,
         params=dict(found.params),
         value=found.value,

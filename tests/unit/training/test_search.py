@@ -230,6 +230,32 @@ def test_a_group_of_segments_shares_its_parameters(lake) -> None:
     assert by_region["params"].to_list() == [1] * 6
 
 
+def test_a_cluster_of_segments_shares_its_parameters_and_new_segments_join_theirs(lake) -> None:
+    declaration = declare(search={"per": "region"}, by=["store"])
+    found = found_in(lake, declaration)
+    assert set(found.tuned) == {f'{{"region":"r{r}"}}' for r in range(6)}
+    assert all(found.tuned[f'{{"region":"r{r}"}}']["degree"] == 2 for r in (1, 3, 5))
+    assert trials(lake)["store"].null_count() == 48
+    tuned = found.applied(declaration)
+    first = fitted(lake, tuned)
+    made = members(lake, first).with_columns(region=pl.col("store") // 4)
+    assert made.group_by("region").agg(pl.col("params").n_unique())["params"].to_list() == [1] * 6
+    assert [f.name for f in Fleet.open(first.artifact).header.features] == ["x0", "x1"]
+    new = sales(25).slice(24 * DAYS).to_pydict() | {"region": ["r3"] * DAYS}
+    lake.table("gold.sales").append(pa.table(new))
+    again = retrain(tuned, lake, since=first.members_version, workers=1, nursery=nursery())
+    assert again.reason.startswith("1 of 25 segments fitted")
+    rows = {r["segment"]: json.loads(r["params"]) for r in members(lake, again).to_dicts()}
+    assert rows['["24"]']["params.degree"] == rows['["12"]']["params.degree"] == "2"
+    apart = declare(search={"per": ["region", "day"]}, by=["store"])
+    with pytest.raises(TrainingError, match="cluster is made of whole segments"):
+        found_in(lake, apart)
+    with pytest.raises(TrainingError, match="did you mean 'region'"):
+        found_in(lake, declare(search={"per": "regions"}, by=["store"]))
+    with pytest.raises(ModelError, match="declares no by"):
+        declare(search={"per": "region"}, by=[])
+
+
 def test_key_columns_may_be_named_as_those_of_the_table_of_trials(tmp_path) -> None:
     names = ["number", "value", "day", "x0", "x1", "y"]
     lake = lake_of(tmp_path / "lake", sales(8).rename_columns(names))
@@ -504,8 +530,6 @@ def test_choices_that_are_no_plain_values(lake) -> None:
         ({"space": {"alpha": []}}, "list of choices"),
         ({"space": [1.0]}, "expected a dict"),
         ({"trials": 0}, "trials is 0"),
-        ({"per": "store"}, "expected 'fleet', 'segment'"),
-        ({"per": ["region", "day"]}, "expected 'fleet', 'segment'"),
         ({"validation": 1.0}, "validation"),
     ],
 )

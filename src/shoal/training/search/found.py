@@ -28,6 +28,7 @@ class Found:
         study: Its name.
         trials_table: The table of trials.
         table_version: The version of the training table that it was made on.
+        newest: The table's version now; new rows start no search.
         metric: What the values measure.
         params: The best parameters; where segments or groups have their own, those for all that
             have none.
@@ -49,6 +50,7 @@ class Found:
     value: float
     counts: Mapping[str, int]
     scopes: int
+    newest: int | None = None
     new: int = 0
     seconds: float = 0.0
 

@@ -18,6 +18,7 @@ from shoal.errors import ModelError, TrainingError
 from shoal.lake import Lake, Table
 from shoal.models import ModelDeclaration
 from shoal.models.segments import segment_key
+from shoal.training.clusters import cluster_keys
 from shoal.training.fingerprint import search_fingerprint
 from shoal.training.fitting import Progress
 from shoal.training.nursery import Nursery
@@ -82,7 +83,8 @@ def search(
     if wanted < 1:
         raise TrainingError(f"Model {declaration.name!r}: trials is {trials}; expected 1 or more.")
     with quiet() if not space.search.is_hyperopt else contextlib.nullcontext():
-        source = open_source(_buildable(declaration, space, wanted), lake, version)
+        buildable = replace(_buildable(declaration, space, wanted), search=space.search)
+        source = open_source(buildable, lake, version)
     table = lake.table(f"shoal.trials_{declaration.name}")
     fingerprint = search_fingerprint(declaration, source)
     made_of = hashlib.sha256(f"{fingerprint} {source.table.id()}".encode()).hexdigest()
@@ -93,18 +95,19 @@ def search(
         table_version=source.version,
     )
     columns = space.search.columns(declaration.by)
-    apart = bool(columns) and len(columns) == len(declaration.by)
+    apart = bool(columns) and columns == declaration.by
     shared = apart and space.search.sampler is None and not space.search.is_hyperopt
     with quiet() if not space.search.is_hyperopt else contextlib.nullcontext():
         known = _finished(table, study, wanted, anew=anew)
         if known is not None:
-            return read_found(table, known, declaration, space, shared=shared)
+            found = read_found(table, known, declaration, space, shared=shared)
+            return replace(found, newest=source.version)
         new = _search(
             declaration, source, space, table, study, wanted, apart, shared,
             workers=workers, progress=progress, nursery=nursery,
         )  # fmt: skip
         found = read_found(table, study.name, declaration, space, shared=shared)
-    return replace(found, new=new, seconds=time.perf_counter() - begun)
+    return replace(found, newest=source.version, new=new, seconds=time.perf_counter() - begun)
 
 
 def _finished(table: Table, study: StudyId, wanted: int, *, anew: bool) -> str | None:
@@ -236,13 +239,19 @@ def _prepare(plan: Plan, space: Space, folder: Path) -> tuple[Path, list[Scope],
     The first share of a scope's segments is then a fair sample of them, to prune by.
     """
     declaration, segments = plan.declaration, plan.segments
+    searched = replace(declaration, search=space.search)
     sort_rows(declaration, plan.source, plan.target, folder / "rows.arrow", segments=plan.segments)
     length = len(space.search.columns(declaration.by))
-    prefixes = [text[:length] for text in segments.texts]
-    numbers = {prefix: i for i, prefix in enumerate(dict.fromkeys(prefixes))}
-    random = np.random.default_rng([declaration.seed, len(prefixes)])
-    order = random.permutation(len(prefixes))
-    order = order[np.argsort([numbers[prefixes[i]] for i in order.tolist()], kind="stable")]
+    clusters = cluster_keys(searched, plan.source, segments)
+    # A cluster is named in full, and has no key values in common.
+    names = [
+        clusters.get(key) or segment_key(text[:length])
+        for key, text in zip(segments.keys, segments.texts, strict=True)
+    ]
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    random = np.random.default_rng([declaration.seed, len(names)])
+    order = random.permutation(len(names))
+    order = order[np.argsort([numbers[names[i]] for i in order.tolist()], kind="stable")]
     file = folder / "search.arrow"
     chosen, offsets = write_training_rows(
         folder / "rows.arrow", segments.offsets, order.tolist(), plan.job, file
@@ -255,11 +264,11 @@ def _prepare(plan: Plan, space: Space, folder: Path) -> tuple[Path, list[Scope],
         )
     scopes: list[Scope] = []
     for at, position in enumerate(chosen):
-        prefix = prefixes[position]
-        if scopes and scopes[-1].prefix == prefix:
+        key = names[position]
+        if scopes and scopes[-1].key == key:
             scopes[-1] = replace(scopes[-1], end=at + 1)
         else:
-            key = segment_key(prefix)
+            prefix = () if clusters else segments.texts[position][:length]
             scopes.append(Scope(key=key, prefix=prefix, first=at, end=at + 1, segment=position))
     return file, scopes, offsets
 

@@ -47,7 +47,7 @@ _ORDER += [
     "vacuum",
     "checks",
 ]
-_ORDER += ["bundle", "rehearse", "deploy", "version"]
+_ORDER += ["bundle", "rehearse", "version"]
 
 
 class _Ordered(click.Group):
@@ -140,6 +140,7 @@ from shoal.cli import (  # noqa: E402  (they register commands)
     monitor,  # noqa: F401
     pipeline,  # noqa: F401
     project,  # noqa: F401
+    rehearse,  # noqa: F401
     reproduce,  # noqa: F401
     schedule,  # noqa: F401
     serving,  # noqa: F401

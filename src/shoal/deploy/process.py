@@ -40,7 +40,7 @@ def serving(
     *,
     environment: Mapping[str, str] | None = None,
     patience: float = 120.0,
-    started: Callable[[subprocess.Popen[bytes]], object] = lambda _: None,
+    before: Callable[[], None] | None = None,
 ) -> Iterator[Serving]:
     """Starts a server, and stops it at the end.
 
@@ -48,7 +48,7 @@ def serving(
         command: Its command line; it prints ``Serving at URL`` when it accepts connections.
         environment: Its environment; None inherits this one.
         patience: Seconds until it must be ready.
-        started: Called with the process at once.
+        before: Called in the new process before it becomes the server.
 
     Raises:
         DeployError: It ended, or was not ready in time; the message has the end of its output.
@@ -66,10 +66,10 @@ def serving(
             stderr=errors,
             stdin=subprocess.DEVNULL,
             env=None if environment is None else dict(environment),
+            preexec_fn=before,  # noqa: PLW1509  (no thread is running yet)
         )
         assert process.stdout is not None
         try:
-            started(process)
             url = _url(process, begun + patience)
             if url is None:
                 process.kill()

@@ -16,7 +16,6 @@ from pathlib import Path
 __all__ = ["write_wheel"]
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip archive knows
-_LEFT_OUT = ("cli/templates/",)
 
 
 def write_wheel(folder: Path, requirements: Sequence[str]) -> Path:
@@ -32,11 +31,9 @@ def write_wheel(folder: Path, requirements: Sequence[str]) -> Path:
     version = f"{importlib.metadata.version('shoal')}+serving"
     root = Path(__file__).parents[1]
     files = {
-        f"shoal/{name}": path.read_bytes()
+        f"shoal/{path.relative_to(root).as_posix()}": path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file()
-        and "__pycache__" not in path.parts
-        and not (name := path.relative_to(root).as_posix()).startswith(_LEFT_OUT)
+        if path.is_file() and "__pycache__" not in path.parts
     }
     info = f"shoal-{version}.dist-info"
     metadata = ["Metadata-Version: 2.4", "Name: shoal", f"Version: {version}"]

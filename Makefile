@@ -13,7 +13,7 @@ PYTEST := $(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || echo "$(1) could not be installed."
 
-.PHONY: help setup setup-heavy servers demo test test-heavy test-fast lint format bench clean
+.PHONY: help setup setup-heavy servers servers-heavy demo test test-heavy test-fast lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -51,7 +51,11 @@ servers:
 	@command -v mvn >/dev/null || $(call install,maven)
 	@timeout 300 $(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
 
-test-heavy: setup-heavy servers ## The tests that need minutes, PyTorch, TensorFlow or other engines
+# The Apache Spark with Delta Lake that engine = "spark" starts; its tests say why they are skipped.
+servers-heavy: servers
+	@$(RUN) shoal spark setup || echo "Apache Spark could not be had; its tests are skipped."
+
+test-heavy: setup-heavy servers-heavy ## The tests that need minutes, PyTorch, TensorFlow or other engines
 	@$(PYTEST) -rs -m heavy
 
 test-fast: setup ## The tests that start no other server and kill no process

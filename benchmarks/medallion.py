@@ -6,7 +6,7 @@ Delta tables; at the end their gold tables must be equal. Memory is the greatest
 
     python benchmarks/medallion.py                              two million rows
     python benchmarks/medallion.py --rows 20000000 --repeat 1   the full size
-    python benchmarks/medallion.py --with-spark                 also PySpark (needs Java 17 and Maven)
+    python benchmarks/medallion.py --with-spark                 also PySpark (needs Java 17)
 """
 
 import argparse
@@ -25,16 +25,12 @@ import numpy as np
 import polars as pl
 
 from shoal.cli import show
+from shoal.engines import SparkHome, make_spark_home
+from shoal.errors import EngineError
 from shoal.lake import Lake
 
 PEERS = Path(__file__).parent / "peers"
 FILE_ROWS = 1_000_000
-# Together they are the newest that run on Java 17.
-SPARK, DELTA = "4.1.1", "io.delta:delta-spark_2.13:4.2.0"
-POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
-<groupId>b</groupId><artifactId>b</artifactId><version>1</version><dependencies><dependency>
-<groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>
-</dependency></dependencies></project>"""
 
 
 def orders(first, rows):
@@ -126,22 +122,14 @@ def run(*command):
     return {**found, "wall": time.perf_counter() - begun, "peak": peak}
 
 
-def spark_home(folder, make):
-    """Python and jars of a PySpark that can write Delta; None when they are not there."""
-    python, jars = folder / "venv/bin/python", folder / "jars"
-    if make and not (python.exists() and jars.exists()):
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["uv", "venv", "-q", folder / "venv", "--clear"], check=True)
-        subprocess.run(
-            ["uv", "pip", "install", "-q", "-p", python, f"pyspark=={SPARK}"], check=True
-        )
-        (folder / "pom.xml").write_text(POM.format(*DELTA.split(":")))
-        subprocess.run(
-            ["mvn", "-q", "-B", "dependency:copy-dependencies", "-DincludeScope=runtime",
-             f"-DoutputDirectory={jars}"],
-            cwd=folder, check=True,
-        )  # fmt: skip
-    return (python, jars) if python.exists() and jars.exists() else None
+def spark_home(make):
+    """A PySpark that can write Delta; None when it is not there."""
+    try:
+        return make_spark_home() if make else SparkHome.find()
+    except EngineError as error:
+        if make:
+            raise SystemExit(str(error)) from error
+        return None
 
 
 def same(ours, theirs):
@@ -172,7 +160,6 @@ def main():
     parser.add_argument(
         "--folder", type=Path, help="where the data goes (default: a temporary one)"
     )
-    parser.add_argument("--spark-home", type=Path, default=Path.home() / ".cache/shoal-bench/spark")
     parser.add_argument(
         "--with-spark", action="store_true", help="makes the PySpark if it is missing"
     )
@@ -193,8 +180,18 @@ def report(given, root, output):
         "Polars": hand("Polars", root, output, repeat,
                        sys.executable, PEERS / "with_polars.py", root, output),
     }  # fmt: skip
-    if home := spark_home(given.spark_home, given.with_spark):
-        command = home[0], PEERS / "spark.py", root, output, home[1]
+    if home := spark_home(given.with_spark):
+        # Its pyspark comes before the client's.
+        command = (
+            "env",
+            f"PYTHONPATH={home.root / 'python'}",
+            f"SPARK_HOME={home.folder}",
+            sys.executable,
+            PEERS / "spark.py",
+            root,
+            output,
+            home.root / "jars",
+        )
         hands["PySpark"] = hand("PySpark", root, output, repeat, *command)
     small = root.with_name("graph")
     generate(small, 1_000)
@@ -228,7 +225,7 @@ def report(given, root, output):
         print(f"Shoal over {name}: {end / ours:.2f}x as fast from the start of the session, "
               f"{started:.2f}x once it is there")  # fmt: skip
     if "PySpark" not in hands:
-        print("No PySpark: --with-spark makes one in", given.spark_home)
+        print("No PySpark: --with-spark, or shoal spark setup, makes one")
     print(
         f"Nothing new in a graph of 20 tables: {statistics.median(graph['none']):.2f} s in process"
     )

@@ -47,7 +47,7 @@ _ORDER += [
     "vacuum",
     "checks",
 ]
-_ORDER += ["bundle", "rehearse", "version"]
+_ORDER += ["bundle", "rehearse", "spark", "version"]
 
 
 class _Ordered(click.Group):
@@ -131,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 from shoal.cli import (  # noqa: E402  (they register commands)
     bundle,  # noqa: F401
+    engines,  # noqa: F401
     events,  # noqa: F401
     lake,  # noqa: F401
     lifecycle,  # noqa: F401

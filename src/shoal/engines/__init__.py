@@ -8,7 +8,7 @@ and each read can be replaced: by one version of a Delta table, or by just the n
 from shoal.engines.algebra import Algebra, Grouping, marks, put
 from shoal.engines.columns import ColumnSources, Origin, leaf, trace
 from shoal.engines.fileoptions import byte_count, check_options, loader_option
-from shoal.engines.files import read_files
+from shoal.engines.files import read_files, reads_here, with_metadata
 from shoal.engines.fileschema import FileSchema, resolve_schema
 from shoal.engines.functions import describe
 from shoal.engines.linear import MARK, Shape
@@ -31,6 +31,7 @@ from shoal.engines.plan import (
     version_relation,
 )
 from shoal.engines.session import Engine, connect
+from shoal.engines.sparkhome import SparkHome, java, make_spark_home
 from shoal.engines.sql import SqlTable, parse_sql, sql_tables
 from shoal.engines.streaming import stateful_operator
 
@@ -48,6 +49,7 @@ __all__ = [
     "Origin",
     "Read",
     "Shape",
+    "SparkHome",
     "SqlTable",
     "TableRead",
     "byte_count",
@@ -58,8 +60,10 @@ __all__ = [
     "fingerprint",
     "functions_of",
     "input_plan",
+    "java",
     "leaf",
     "loader_option",
+    "make_spark_home",
     "marks",
     "outline",
     "parse_sql",
@@ -68,10 +72,12 @@ __all__ = [
     "query_plan",
     "read_files",
     "reads",
+    "reads_here",
     "resolve_schema",
     "rewrite",
     "sql_tables",
     "stateful_operator",
     "trace",
     "version_relation",
+    "with_metadata",
 ]

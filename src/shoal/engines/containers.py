@@ -193,7 +193,7 @@ def read_whole(file: FileInfo) -> Parsed:
     return Parsed(
         rows=1,
         columns={
-            "path": pa.array([f"file://{file.path}"]),
+            "path": pa.array([f"file:{file.path}"]),
             "modificationTime": pa.array([file.modified], pa.timestamp("us", "UTC")),
             "length": pa.array([len(content)], pa.int64()),
             "content": pa.array([content], pa.binary()),

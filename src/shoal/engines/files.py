@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession
     from pyspark.sql.types import StructType
 
-__all__ = ["InputFile", "file_reader", "read_files"]
+__all__ = ["InputFile", "file_reader", "read_files", "reads_here", "with_metadata"]
 
 ArrowFunction = Callable[["Iterator[pa.RecordBatch]"], "Iterator[pa.RecordBatch]"]
 
@@ -53,7 +53,7 @@ def read_files(
     read: FileRead,
     files: Sequence[InputFile],
     *,
-    embedded: bool,
+    sail: bool,
     columns: str = "",
 ) -> Relation:
     """A batch relation over exactly these files.
@@ -62,20 +62,20 @@ def read_files(
         spark: The session.
         read: What the user's query reads: format, schema, options.
         files: The files; may be empty if the schema is known.
-        embedded: The engine is Sail and needs Spark's line handling spelled out.
+        sail: The engine is Sail and needs Spark's line handling spelled out.
         columns: The columns as they were resolved before, as Spark's JSON; else they are found.
 
     Raises:
         PipelineError: The schema is neither declared nor to be found in the files, a file cannot
             be read, or an option means something that is not done.
     """
-    if not embedded:
-        return _native(read, [file.path for file in files], columns or read.schema)
+    if files and not reads_here(read, files, sail=sail):
+        return _native(read, [_escaped(file.path) for file in files], columns or read.schema)
     schema = parse_columns(columns or resolve_schema(read, files).columns.json())
     by_path = {name: None for file in files for name, _ in file.partition}
     rescued = rescue_column(read)
     if not files:
-        frame = spark.createDataFrame([], _with_metadata(schema) if read.metadata else schema)
+        frame = spark.createDataFrame([], with_metadata(schema) if read.metadata else schema)
         return plan_of(frame).root
     kind = read.format.lower()
     plain = not (read.metadata or rescued or by_path or _odd(read, files))
@@ -91,6 +91,26 @@ def read_files(
     return _by_function(spark, kind, files, layout, schema)
 
 
+def reads_here(read: FileRead, files: Sequence[InputFile], *, sail: bool) -> bool:
+    """Whether Shoal's own functions read files, not the engine's readers.
+
+    Apache Spark's readers read all but Auto Loader's sources, rescued data, columns in the names of
+    folders (Spark would look for them in all files together) and Avro, which needs a jar there.
+
+    Args:
+        read: What is read.
+        files: The files.
+        sail: The engine is Sail.
+    """
+    return (
+        sail
+        or "cloudfiles.format" in read.options
+        or rescue_column(read) is not None
+        or any(file.partition for file in files)
+        or read.format.lower() == "avro"
+    )
+
+
 def _by_function(
     spark: SparkSession,
     kind: str,
@@ -102,12 +122,13 @@ def _by_function(
         (file.path, file.size, file.modified // 1000, json.dumps(dict(file.partition)))
         for file in files
     ]
-    given = _with_metadata(schema) if layout.metadata else schema
+    given = with_metadata(schema) if layout.metadata else schema
     listed = spark.createDataFrame(rows, _LISTED)
     return plan_of(listed.mapInArrow(file_reader(kind, layout), given)).root
 
 
-def _with_metadata(schema: StructType) -> StructType:
+def with_metadata(schema: StructType) -> StructType:
+    """The columns with ``_metadata`` as one of them, which Spark's readers hide."""
     from pyspark.sql.types import StructType
 
     return StructType([*schema.fields, *parse_columns(_METADATA).fields])
@@ -141,6 +162,11 @@ def _native(read: FileRead, paths: Sequence[str], schema: str) -> Relation:
 def _literal(path: str) -> str:
     """A path in which Sail finds no pattern."""
     return re.sub(r"([*?\[{}])", r"[\1]", path)
+
+
+def _escaped(path: str) -> str:
+    """A path in which Spark finds no pattern."""
+    return re.sub(r"([*?\[\]{}\\])", r"\\\1", path)
 
 
 def file_reader(kind: str, layout: Layout) -> ArrowFunction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -206,15 +207,21 @@ def _metadata(file: FileInfo, rows: int) -> pa.Array:
             ("file_modification_time", pa.timestamp("us", "UTC")),
         ]
     )
+    path = _encoded(file.path)
     value = {
-        "file_path": f"file://{file.path}",
-        "file_name": file.path.rsplit("/", 1)[-1],
+        "file_path": f"file://{path}",
+        "file_name": path.rsplit("/", 1)[-1],
         "file_size": file.size,
         "file_block_start": 0,
         "file_block_length": file.size,
         "file_modification_time": file.modified,
     }
     return pa.repeat(pa.scalar(value, kind), rows)
+
+
+def _encoded(path: str) -> str:
+    """A path as Spark's ``_metadata`` has it: as in a URI, letters of all languages as they are."""
+    return re.sub(r"[\x00-\x20\x7f\"#%<>?\[\\\]^`{|}]", lambda found: f"%{ord(found[0]):02X}", path)
 
 
 class Number(str):

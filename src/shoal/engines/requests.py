@@ -33,12 +33,14 @@ class Interceptor(
 ):
     """Rewrites the plans of requests for columns, and refuses rows while flows are analysed.
 
-    Args:
-        embedded: The engine is Sail, for which pandas-on-Spark's own functions are spelled out.
+    Attributes:
+        sail: The engine is Sail, for which pandas-on-Spark's own functions are spelled out. Apache
+            Spark looks tables up when it is given SQL text, so while flows are analysed, a query
+            in SQL is answered here: by itself.
     """
 
-    def __init__(self, *, embedded: bool) -> None:
-        self.embedded = embedded
+    def __init__(self) -> None:
+        self.sail = True
         self._given = threading.local()
 
     @contextlib.contextmanager
@@ -77,6 +79,8 @@ class Interceptor(
                 request.plan.root.range.end, request.plan.root.range.step = 1, 1
             elif self._resolve is not None:
                 _refuse(request.plan)
+                if not self.sail and request.plan.command.HasField("sql_command"):
+                    return iter(_unlooked(request))
             request = self._spelled(request)
         return continuation(details, request)
 
@@ -85,7 +89,7 @@ class Interceptor(
         return cast("Resolve | None", getattr(self._given, "resolve", None))
 
     def _spelled(self, request: Any) -> Any:
-        if not self.embedded or not uses_internal_functions(request):
+        if not self.sail or not uses_internal_functions(request):
             return request
         copy = _copied(request)
         without_internal_functions(copy)
@@ -96,6 +100,18 @@ def _copied(request: Any) -> Any:
     copy = type(request)()
     copy.CopyFrom(request)
     return copy
+
+
+def _unlooked(request: Any) -> list[Any]:
+    """The answer to a query in SQL text: the relation that it was sent as."""
+    from pyspark.sql.connect.proto import ExecutePlanResponse
+
+    given = request.plan.command.sql_command
+    same = {"session_id": request.session_id, "operation_id": request.operation_id}
+    answer = ExecutePlanResponse(**same)
+    answer.sql_command_result.relation.CopyFrom(given.input)
+    end = ExecutePlanResponse.ResultComplete()
+    return [answer, ExecutePlanResponse(**same, result_complete=end)]
 
 
 def _only_for_a_warning() -> bool:

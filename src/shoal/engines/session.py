@@ -1,4 +1,4 @@
-"""Sessions on an engine: embedded Sail, or any Spark Connect endpoint."""
+"""Sessions on an engine: embedded Sail, Apache Spark, or any Spark Connect endpoint."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from shoal.errors import EngineError
+from shoal.errors import EngineError, nearest
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,33 +21,70 @@ if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession
 
     from shoal.engines.requests import Interceptor
+    from shoal.engines.servers import LocalServer
 
 __all__ = ["Engine", "connect"]
 
 
 class Engine:
-    """One Spark Connect session and, for the embedded engine, the server behind it.
+    """One Spark Connect session and, where Shoal started it, the server behind it.
 
     Args:
         spark: The session.
         interceptor: What sees the session's requests.
-        server: The Sail server of this process, stopped with the session; None for a remote one.
+        server: The server that ends with the session: Sail in this process, or one beside it; None
+            for one that somebody else runs.
+        url: Where the session is.
+        sail: The engine is Sail, not Apache Spark.
     """
 
     def __init__(
         self,
         spark: SparkSession,
         interceptor: Interceptor,
-        server: SparkConnectServer | None = None,
+        server: SparkConnectServer | LocalServer | None = None,
+        *,
+        url: str,
+        sail: bool,
     ) -> None:
-        self.spark = spark
+        self.spark, self.url, self.sail = spark, url, sail
         self._server = server
         self._interceptor = interceptor
+        self._analyst: Engine | None = None
 
     @property
     def embedded(self) -> bool:
         """True for Sail in this process."""
-        return self._server is not None
+        return self.sail and self._server is not None and not self._beside
+
+    @property
+    def _beside(self) -> bool:
+        from shoal.engines.servers import LocalServer
+
+        return isinstance(self._server, LocalServer)
+
+    @property
+    def analyst(self) -> Engine:
+        """An engine that explains plans as `shoal.engines.trace` reads them: this one, if Sail."""
+        if self.sail:
+            return self
+        if self._analyst is None:
+            self._analyst = connect()
+        return self._analyst
+
+    def check_folder(self, folder: Path) -> None:
+        """Proves that the engine reads and writes the same folder as this process.
+
+        Args:
+            folder: The lake's, on a file system.
+
+        Raises:
+            EngineError: It does not.
+        """
+        if not self.embedded:
+            from shoal.engines.reach import check_folder
+
+            check_folder(self.spark, self.url, folder)
 
     @contextlib.contextmanager
     def resolving(self, resolve: Callable[[Plan], Plan] | None) -> Iterator[None]:
@@ -73,9 +111,11 @@ class Engine:
             _keep_interrupts()
 
     def close(self) -> None:
-        """Ends the session and the embedded server."""
+        """Ends the session and the server behind it."""
+        if self._analyst is not None:
+            self._analyst.close()
         with contextlib.suppress(Exception):
-            if self._server is not None:  # a server in this process comes back by no retry
+            if self._server is not None:  # a server that ends now comes back by no retry
                 self.spark.client.set_retry_policies([])
             self.spark.stop()
         if self._server is not None:
@@ -111,52 +151,91 @@ def connect(url: str = "embedded") -> Engine:
     """Opens a session.
 
     Args:
-        url: ``embedded``, or a Spark Connect URL such as ``sc://host:15002``.
+        url: ``embedded`` (Sail in this process), ``spark`` (Apache Spark, started on this machine),
+            ``sail-cluster`` (Sail with several workers, started on this machine), or a Spark
+            Connect URL such as ``sc://host:15002``.
 
     Raises:
-        EngineError: The engine cannot be started or reached.
+        Unavailable: Nobody answers at the URL.
+        EngineError: The engine cannot be started, is no Spark Connect 4, or has no Delta Lake.
     """
-    server = None
-    if url == "embedded":
-        # Sail reads these once, when its library is loaded. Level 1 is a quarter faster to write
-        # than its default of 3, and 1% larger.
-        os.environ.setdefault("RUST_LOG", "error")
-        os.environ.setdefault("SAIL_PARQUET__COMPRESSION", "zstd(1)")
-        from pysail.spark import SparkConnectServer
-
-        server = SparkConnectServer(ip="127.0.0.1", port=0)
-        server.start(background=True)
-        address = server.listening_address
-        if address is None:
-            raise EngineError("The embedded engine did not start: it is listening nowhere.")
-        url = f"sc://127.0.0.1:{address[1]}"
-    elif not url.startswith("sc://"):
-        raise EngineError(
-            f"'{url}' is no engine.",
-            hint="Use 'embedded', or a Spark Connect URL such as sc://localhost:15002.",
-        )
     with _no_doctest():
-        from pyspark.sql.connect.client import DefaultChannelBuilder
-        from pyspark.sql.connect.session import SparkSession
+        import pyspark.sql.connect.client  # noqa: F401 - for what imports it below
 
-        from shoal.engines.requests import Interceptor
+    server: SparkConnectServer | LocalServer | None = None
+    if url == "embedded":
+        server, url = _embedded()
+    elif url in ("spark", "sail-cluster"):
+        from shoal.engines.servers import sail_cluster, spark_server
 
+        server = spark_server() if url == "spark" else sail_cluster()
+        url = server.url
+    elif url.startswith("sc://"):
+        from shoal.engines.reach import check_engine
+
+        check_engine(url)
+    else:
+        names = ("embedded", "spark", "sail-cluster")
+        close = nearest(url, names)
+        raise EngineError(
+            f"'{url}' is no engine." + (f" Did you mean '{close}'?" if close else ""),
+            hint=f"Use {', '.join(names)}, or a Spark Connect URL such as sc://localhost:15002.",
+        )
     try:
-        channel = DefaultChannelBuilder(url)
-        interceptor = Interceptor(embedded=server is not None)
-        channel.add_interceptor(interceptor)
-        spark = SparkSession.builder.channelBuilder(channel).create()
-        spark.conf.set("spark.sql.session.timeZone", "UTC")
-    except Exception as error:
+        return _session(url, server)
+    except BaseException:
         if server is not None:
             server.stop()
+        raise
+
+
+def _embedded() -> tuple[SparkConnectServer, str]:
+    # Sail reads these once, when its library is loaded. Level 1 is a quarter faster to write
+    # than its default of 3, and 1% larger.
+    os.environ.setdefault("RUST_LOG", "error")
+    os.environ.setdefault("SAIL_PARQUET__COMPRESSION", "zstd(1)")
+    from pysail.spark import SparkConnectServer
+
+    server = SparkConnectServer(ip="127.0.0.1", port=0)
+    server.start(background=True)
+    address = server.listening_address
+    if address is None:
+        raise EngineError("The embedded engine did not start: it is listening nowhere.")
+    return server, f"sc://127.0.0.1:{address[1]}"
+
+
+def _session(url: str, server: SparkConnectServer | LocalServer | None) -> Engine:
+    from pyspark.sql.connect.client import DefaultChannelBuilder
+    from pyspark.sql.connect.session import SparkSession
+
+    from shoal.engines.reach import check_delta, shown
+    from shoal.engines.requests import Interceptor
+
+    channel = DefaultChannelBuilder(url)
+    interceptor = Interceptor()
+    channel.add_interceptor(interceptor)
+    try:
+        spark = SparkSession.builder.channelBuilder(channel).create()
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+        ours = server is not None and not hasattr(server, "pid")
+        # Sail has a version number of its own; Apache Spark says the one that it speaks.
+        sail = ours or not _is_spark(spark)
+    except Exception as error:
         raise EngineError(
-            f"No Spark Connect session at {url}: {error}",
+            f"No Spark Connect session at {shown(url)}: {error}",
             hint="Check that the server runs there and speaks Spark Connect 4.",
         ) from error
-    if server is not None:
+    interceptor.sail = sail
+    if not sail:
+        check_delta(spark, url)
+    if ours:
         _keep_interrupts()
-    return Engine(spark, interceptor, server)
+    return Engine(spark, interceptor, server, url=url, sail=sail)
+
+
+def _is_spark(spark: SparkSession) -> bool:
+    said = str(spark.sql("SELECT version()").collect()[0][0])
+    return said.partition(" ")[0] == spark.version
 
 
 def _keep_interrupts() -> None:

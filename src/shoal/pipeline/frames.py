@@ -133,7 +133,7 @@ def given(read: Read, place: Place) -> Relation:
     work, engine = place.work, place.engine
     if isinstance(read, FileRead):
         files, columns = work.files[read], work.schemas.get(source_name(read), "")
-        return read_files(engine.spark, read, files, embedded=engine.embedded, columns=columns)
+        return read_files(engine.spark, read, files, sail=engine.sail, columns=columns)
     if isinstance(read, KafkaRead):
         return message_relation(read, work.messages[read], place)
     name = place.lake.name(read.name)

@@ -239,7 +239,7 @@ def _query(
             KafkaSource.of(read)
         for file in files:
             if file.format.lower() not in STORED:
-                embedded = engine is None or engine.embedded
+                embedded = engine is None or engine.sail
                 check_options(file.format, file.options, embedded=embedded)
     except PipelineError as error:
         raise flow_error(flow.location, error) from error

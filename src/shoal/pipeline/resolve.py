@@ -21,10 +21,12 @@ from shoal.engines import (
     leaf,
     plan_of,
     read_files,
+    reads_here,
     resolve_schema,
     rewrite,
     trace,
     version_relation,
+    with_metadata,
 )
 from shoal.errors import PipelineError, TableError, nearest
 from shoal.lake import version_asked
@@ -166,7 +168,8 @@ class Resolver:
         with self._engine.resolving(None):
             spark = self._engine.spark
             names = dataframe(plan, spark).columns
-            sources = trace(spark, plan, [columns for _, columns in found], names)
+            analyst = self._engine.analyst.spark
+            sources = trace(analyst, plan, [columns for _, columns in found], names)
         return Traced(reads=tuple(read for read, _ in found), sources=sources)
 
     def _relation(self, read: Read) -> Relation | None:
@@ -182,6 +185,8 @@ class Resolver:
             found = self._found(read, name)
             with self._engine.resolving(None):
                 known = dataframe(found, self._engine.spark).schema
+            if isinstance(read, FileRead) and read.metadata and "_metadata" not in known.names:
+                known = with_metadata(known)
             if isinstance(read, TableRead) and feed_asked(read):
                 known = feed_columns(known)
             self._schemas[key] = known
@@ -225,16 +230,14 @@ class Resolver:
 
         assert self._engine is not None
         files = list_files(read, self._root)
-        embedded = self._engine.embedded
+        sail = self._engine.sail
         columns = ""
-        if embedded:
+        if reads_here(read, files, sail=sail):
             columns = resolve_schema(read, files, known=self._kept(read)).columns.json()
         batch = replace(read, streaming=False)
         listed = () if columns else files  # known columns need no file
         with self._engine.resolving(None):
-            found = read_files(
-                self._engine.spark, batch, listed, embedded=embedded, columns=columns
-            )
+            found = read_files(self._engine.spark, batch, listed, sail=sail, columns=columns)
         return Plan(root=found)
 
     def _kept(self, read: FileRead) -> str:

@@ -5,7 +5,7 @@
     default_profile = "laptop"
 
     [profiles.laptop]
-    engine = "embedded"                    # or a Spark Connect URL, sc://host:15002
+    engine = "embedded"                    # or "spark", "sail-cluster", "sc://host:15002"
     storage = "lake"                       # instead of the specification's storage
     tracking = "http://localhost:5000"     # instead of <storage>/mlflow.db
     artifacts = "/data/artifacts"          # instead of <storage>/artifacts
@@ -33,7 +33,8 @@ class Profile:
 
     Args:
         name: The profile's name.
-        engine: ``embedded`` or a Spark Connect URL.
+        engine: ``embedded``; ``spark`` or ``sail-cluster``, which are started on this machine; or a
+            Spark Connect URL.
         storage: Root of the lake; None means the specification's.
         tracking: MLflow tracking URI; None means SQLite in the storage.
         artifacts: MLflow artifact root; None means a folder in the storage.

@@ -89,6 +89,8 @@ class Opened:
         from shoal.engines import connect
 
         engine = self._open.enter_context(connect(self.project.profile.engine))
+        if not engine.embedded:
+            engine.check_folder(self.project.storage)
         for key, value in self.project.spec.configuration.items():
             engine.spark.conf.set(key, value)
         return engine

@@ -10,6 +10,7 @@ from __future__ import annotations
 from shoal.forecast.base import Forecaster
 from shoal.forecast.fourier import Fourier
 from shoal.forecast.holt_winters import HoltWinters
+from shoal.forecast.lags import Lags
 from shoal.forecast.naive import SeasonalNaive
 from shoal.forecast.statsforecast import StatsForecastModel, wrap
 
@@ -17,6 +18,7 @@ __all__ = [
     "Forecaster",
     "Fourier",
     "HoltWinters",
+    "Lags",
     "SeasonalNaive",
     "StatsForecastModel",
     "wrap",

@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from shoal.errors import TrainingError
-from shoal.forecast import Fourier, HoltWinters, SeasonalNaive
+from shoal.forecast import Fourier, HoltWinters, Lags, SeasonalNaive
 from shoal.lake import Lake
 from shoal.models import Fleet, collecting_models, decode, model
 from shoal.models.metrics import metric_values
@@ -25,6 +25,7 @@ ESTIMATORS = {
     "additive": lambda: HoltWinters(6),
     "damped": lambda: HoltWinters(6, seasonal="mul", damped=True),
     "level": lambda: HoltWinters(6, trend=None, step=HOUR),
+    "lags": lambda: Lags([1, 6], means=[3], waves=Fourier(period="6h", order=1)),
 }
 
 

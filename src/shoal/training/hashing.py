@@ -95,7 +95,15 @@ def own_order(moments: Array | None, marks: Array, offsets: Array) -> Array | No
 
 
 def _odd(number: int) -> np.uint64:
-    return np.uint64((2 * number + 1) * _GOLDEN % 2**64 | 1)
+    """A multiplier for a column: splitmix64 (Steele et al., 2014) of its number, made odd.
+
+    Multipliers must be unrelated: with multiples of one number, rows of small whole numbers
+    collide wherever their weighted sums are equal.
+    """
+    bits = (number + 1) * _GOLDEN % 2**64
+    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB % 2**64
+    return np.uint64(bits ^ bits >> 31 | 1)
 
 
 def _mixed(bits: Array) -> Array:

@@ -73,3 +73,10 @@ def test_seeds_give_unrelated_marks() -> None:
     first, second = (np.argsort(row_marks(rows, seed)) for seed in (0, 1))
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.15
     assert len(np.unique(row_marks(rows))) == 1_000
+
+
+def test_rows_of_small_whole_numbers_have_marks_of_their_own() -> None:
+    grid = np.stack(np.meshgrid(*[np.arange(60.0)] * 3), axis=-1).reshape(-1, 3)
+    for columns in (grid, grid * 10 + 1000, -grid / 8):
+        marks = row_marks(list(columns.T))
+        assert len(np.unique(marks)) == len(grid)

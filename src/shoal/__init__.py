@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from shoal.models import Fleet, Search, model
     from shoal.pipeline import (
         arrow,
+        asof_join,
         expect,
         expect_all,
         expect_all_or_drop,
@@ -42,6 +43,7 @@ __all__ = [
     "ShoalError",
     "Workspace",
     "arrow",
+    "asof_join",
     "expect",
     "expect_all",
     "expect_all_or_drop",

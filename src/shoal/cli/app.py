@@ -43,6 +43,7 @@ _ORDER += [
     "diff",
     "restore",
     "clone",
+    "snapshot",
     "optimize",
     "vacuum",
     "checks",
@@ -145,5 +146,6 @@ from shoal.cli import (  # noqa: E402  (they register commands)
     reproduce,  # noqa: F401
     schedule,  # noqa: F401
     serving,  # noqa: F401
+    snapshot,  # noqa: F401
     ui,  # noqa: F401
 )

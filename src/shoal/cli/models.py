@@ -23,6 +23,9 @@ __all__ = ["score", "search", "train"]
 @click.option("--no-batched", "single", is_flag=True, help="Fit segments one after the other.")
 @click.option("--drifted", is_flag=True, help="Fit the segments with an open alarm alone.")
 @click.option("--segment", "segments", multiple=True, help="Fit this one alone, such as UA,IAH.")
+@click.option(
+    "--affected", metavar="FILE|TABLE@VERSION", help="Fit what learned from this bad input, alone."
+)
 @click.option("--trials", type=click.IntRange(min=1), help="Trials of a declared search.")
 @click.option("--alias", default="champion", show_default=True, help="Alias of the new version.")
 @click.option("--promote", is_flag=True, help="Make it the champion, if its gate lets it.")
@@ -37,6 +40,7 @@ def train(
     drifted: bool,
     segments: tuple[str, ...],
     single: bool,
+    affected: str | None,
     trials: int | None,
     alias: str,
     promote: bool,
@@ -48,11 +52,21 @@ def train(
     fitted; the other members are carried over. A declared search is made first, unless it was. A
     model with a gate (promote_if) that has a champion gets a challenger; --promote makes it the
     champion when the gate passes.
+
+    --affected names a bad file or table version, as for shoal impact: the members that learned from
+    it, and the fallback groups above them, are fitted on the table as it is now, after it was
+    mended. All others stay.
     """
     if drifted and (everything or segments):
         raise click.UsageError("--drifted says which segments: leave out --all and --segment.")
+    if affected and (everything or failed or segments or trials or drifted):
+        raise click.UsageError("--affected chooses the segments: leave out --all, --segment, ....")
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
-        if drifted:
+        if affected:
+            reports = space.train_affected(
+                affected, models, alias=alias or None, promote=promote, batched=not single
+            )
+        elif drifted:
             from shoal.workspace.watch import retrain_drifted
 
             names = [declaration.name for declaration in space.declared(models)]

@@ -19,6 +19,14 @@ from shoal.lake.optimize import Optimized, optimize, small_files
 from shoal.lake.progress import Progress, files_read
 from shoal.lake.protocol import Constraint
 from shoal.lake.restore import Restored, flows, restore, version_asked, version_at
+from shoal.lake.rowgroups import row_groups
+from shoal.lake.snapshots import (
+    SNAPSHOTS,
+    Snapshot,
+    Snapshots,
+    pinned_version,
+    split_pin,
+)
 from shoal.lake.staging import NULL_PARTITION, Staged, delta_schema, staged_files
 from shoal.lake.summary import ColumnSummary, FileSummary, Summary, file_layout, summarise
 from shoal.lake.table import Table
@@ -27,6 +35,7 @@ from shoal.lake.vacuum import Guard, Kept, Vacuumed, abandoned, vacuum
 __all__ = [
     "FEED",
     "NULL_PARTITION",
+    "SNAPSHOTS",
     "AddedFile",
     "Change",
     "Changes",
@@ -44,6 +53,8 @@ __all__ = [
     "Optimized",
     "Progress",
     "Restored",
+    "Snapshot",
+    "Snapshots",
     "Staged",
     "Summary",
     "Table",
@@ -65,10 +76,13 @@ __all__ = [
     "flows",
     "last_writers",
     "optimize",
+    "pinned_version",
     "read_feed",
     "record_changes",
     "restore",
+    "row_groups",
     "small_files",
+    "split_pin",
     "staged_files",
     "summarise",
     "vacuum",

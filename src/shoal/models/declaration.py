@@ -25,6 +25,8 @@ class ModelDeclaration:
     Attributes:
         name: The model's name, also of its registered model and its ``shoal.fleet_<name>`` table.
         table: The table it learns from, such as ``gold.delay_features``.
+        pin: The version it learns from: ``v12``, ``2026-01-01`` or a snapshot's name; None for the
+            newest. It is no part of the definition: another version is other data.
         target: The column it predicts.
         by: The columns whose distinct values are the segments; empty for one model.
         time: The column that orders rows in time; the holdout is the last share by it.
@@ -81,6 +83,7 @@ class ModelDeclaration:
     batched: bool = True
     trust_pickle: bool = False
     promote_if: str | None = None
+    pin: str | None = None
     search: Search | None = None
     tuned: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     function: Callable[..., Any]
@@ -204,6 +207,8 @@ class ModelDeclaration:
     def fingerprint(self) -> str:
         """SHA-256 over the declared fields and the function's source text."""
         source = source_text(self.function)
+        if self.pin:
+            source = source.replace(f"{self.table}@{self.pin}", self.table)
         fields = {
             "name": self.name,
             "table": self.table,

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
+from shoal.lake import split_pin
 from shoal.models.declaration import ModelDeclaration
 from shoal.models.search import Search
 
@@ -55,7 +56,8 @@ def model(
             return make_pipeline(StandardScaler(), Ridge(alpha=alpha))
 
     Args:
-        table: The table it learns from.
+        table: The table it learns from, as it is when it is trained; ``gold.features@v12``,
+            ``gold.features@2026-01-01`` or ``gold.features@my_snapshot`` is one version for good.
         target: The column it predicts.
         by: Columns whose distinct values are the segments: one model each. Empty: one model.
         time: Column that orders rows in time.
@@ -94,7 +96,8 @@ def model(
     def declare(function: F) -> F:
         declared = ModelDeclaration(
             name=name or str(getattr(function, "__name__", "")),
-            table=table,
+            table=split_pin(table)[0],
+            pin=split_pin(table)[1],
             target=target,
             by=_names(by),
             time=time,

@@ -5,6 +5,7 @@ extension point. What each flow reads is taken from its plan; a refresh pins eve
 version, lets the engine write Parquet files, and commits them with the flow's progress.
 """
 
+from shoal.pipeline.asof import asof_join
 from shoal.pipeline.choose import chosen
 from shoal.pipeline.continuous import rounds, trigger_seconds
 from shoal.pipeline.decide import decide
@@ -49,6 +50,7 @@ __all__ = [
     "Status",
     "analyse",
     "arrow",
+    "asof_join",
     "chosen",
     "decide",
     "declaring",

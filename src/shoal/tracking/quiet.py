@@ -15,7 +15,11 @@ from shoal.errors import TrackingError, Unavailable
 __all__ = ["quietly", "tracking_uri"]
 
 # Without these MLflow copies pyproject.toml and uv.lock of the *current folder* into each model.
-_SETTINGS = {"MLFLOW_UV_AUTO_DETECT": "false", "MLFLOW_LOG_UV_FILES": "false"}
+_SETTINGS = {
+    "MLFLOW_UV_AUTO_DETECT": "false",
+    "MLFLOW_LOG_UV_FILES": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 _LOGGERS = ("mlflow", "alembic")
 
 # What SQLAlchemy 2.1 and MLflow's own type hints warn MLflow 3.17 of; its user can mend neither.

@@ -57,6 +57,8 @@ def touched_keys(declaration: ModelDeclaration, source: Source, base: Base) -> p
     if base.table_id != source.table.id():
         return None
     after = base.table_version
+    if source.version < after:  # pinned to an older one
+        return None
     try:
         changes = source.table.changes(after=after, until=source.version)
     except TableError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -129,6 +130,7 @@ def refit(
     progress: Progress | None,
     *,
     checked: bool,
+    affected: Collection[str] = (),
 ) -> Fits:
     """Fit what changed, and take everything else from the last training.
 
@@ -143,6 +145,7 @@ def refit(
         folder: Where the sorted rows lie, as ``rows.arrow``.
         progress: Called with the numbers of fitted segments and of those to fit.
         checked: The segments that are not fitted are known to be as they were.
+        affected: Keys of segments whose rows were bad: the groups above them are fitted again.
 
     Raises:
         TrainingError: A parameter of the estimator is wrong, or the workers cannot load it.
@@ -173,7 +176,8 @@ def refit(
     rows = pa.concat_tables([*fresh, old], promote_options="default")
     order = np.argsort(np.concatenate([work.stale, kept]), kind="stable")
     rows = rows.take(pa.array(order))
-    return rows, _refit_groups(plan, base, rows, pool, folder), time.perf_counter() - begun
+    groups = _refit_groups(plan, base, rows, pool, folder, affected)
+    return rows, groups, time.perf_counter() - begun
 
 
 def _compared(rows: pa.Table, version: int) -> pa.Table:
@@ -182,8 +186,14 @@ def _compared(rows: pa.Table, version: int) -> pa.Table:
 
 
 def _refit_groups(
-    plan: Plan, base: Base, rows: pa.Table, pool: Pool | Local, folder: Path
+    plan: Plan,
+    base: Base,
+    rows: pa.Table,
+    pool: Pool | Local,
+    folder: Path,
+    affected: Collection[str],
 ) -> list[tuple[Group, pa.Table]]:
+    bad = {tuple(json.loads(key)) for key in affected}
     segments, levels = plan.segments, len(plan.declaration.by)
     # A segment fitted now has no origin yet.
     fitted = rows.column("trained_on_version").fill_null(plan.source.version).to_numpy()
@@ -204,7 +214,9 @@ def _refit_groups(
             part = slice(group.first, group.end)
             seen = since.get(group.key)
             moved = seen is None or sizes[part][fitted[part] > seen].sum()
-            if seen is None or moved >= _SHARE * sizes[part].sum():
+            start = tuple(json.loads(group.key))
+            learned = any(key[: len(start)] == start for key in bad)
+            if seen is None or learned or moved >= _SHARE * sizes[part].sum():
                 stale.append(group)
             else:
                 kept = _compared(base.rows([group.key]), plan.source.version)

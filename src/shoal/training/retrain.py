@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ def retrain(
     since: int,
     failed: bool = False,
     segments: Sequence[str] = (),
+    affected: Collection[str] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     version: int | None = None,
@@ -52,6 +53,8 @@ def retrain(
         since: The version of the fleet table that the earlier training made.
         failed: Also fit the members that failed.
         segments: Fit these alone, whether they changed or not; such as ``UA,IAH``.
+        affected: Canonical keys of members that learned from bad rows: fit these alone, and the
+            fallback groups above them. Segments that have no rows any more go.
         workers: Processes that fit; default one per processor.
         progress: Called with the numbers of fitted segments and of those to fit.
         version: The table's version to read; default the newest.
@@ -93,7 +96,12 @@ def retrain(
         )
     if base is None or why:
         return all_of_it(reason=f"all, {why}")
-    touched, forced = _candidates(declaration, source, base, segments, failed=failed)
+    touched: pl.DataFrame | None
+    if affected is not None:
+        lost = base.segments.filter(base.segments["segment"].is_in(list(affected)))
+        touched, forced = _values(lost, declaration, source), None
+    else:
+        touched, forced = _candidates(declaration, source, base, segments, failed=failed)
     if touched is not None and not touched.height:
         return None
     if not declaration.by:
@@ -116,7 +124,11 @@ def retrain(
         if not len(work.stale) and not work.gone:
             return None
         plan = Plan(declaration, source, target=base.target, segments=work.segments)
-        fits = refit(plan, base, work, pool, Path(folder), progress, checked=not segments)
+        alone = bool(segments) or affected is not None
+        bad = affected or ()
+        fits = refit(
+            plan, base, work, pool, Path(folder), progress, checked=not alone, affected=bad
+        )
     return finish(plan, lake, fits, begun, _counts(work))
 
 
@@ -148,6 +160,12 @@ def _candidates(
     if failed and declaration.by:
         return _with_failed(base, touched, declaration)
     return touched, set()
+
+
+def _values(members: pl.DataFrame, declaration: ModelDeclaration, source: Source) -> pl.DataFrame:
+    """The key columns of members, as the table has them."""
+    kinds = source.scan().select(declaration.by).collect_schema()
+    return members.select(declaration.by).cast(dict(kinds))  # type: ignore[arg-type]
 
 
 def _with_failed(

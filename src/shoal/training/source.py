@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from shoal.errors import TrainingError, nearest
-from shoal.lake import Lake, Table
+from shoal.lake import Lake, Table, pinned_version
 from shoal.models import FeatureField, ModelDeclaration
 from shoal.models.columns import is_feature_type, is_moment_type
 from shoal.models.segments import key_texts, segment_keys
@@ -128,7 +128,9 @@ def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) 
         TrainingError: A column is missing or has a type that cannot play its role.
     """
     table = lake.existing(declaration.table)
-    version = table.version() if version is None else version
+    if version is None:
+        pin = declaration.pin
+        version = table.version() if pin is None else pinned_version(lake, table, pin)
     schema = table.schema(version)
     named = {
         "target": (declaration.target,),

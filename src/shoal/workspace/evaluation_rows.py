@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError, TableError
+from shoal.lake import pinned_version, split_pin
 
 if TYPE_CHECKING:
     import polars as pl
@@ -65,14 +66,9 @@ def choose_rows(
     """
     import polars as pl
 
-    name, _, number = (rows or declaration.table).partition("@")
-    if number and not number.isdigit():
-        raise TableError(
-            f"'{rows}' names no version of {name}: versions are whole numbers.",
-            hint=f"shoal history {name}",
-        )
+    name, pin = split_pin(rows or declaration.table)
     table = lake.existing(name)
-    version = int(number) if number else table.version()
+    version = table.version() if pin is None else pinned_version(lake, table, pin)
     frame = table.scan(version)
     if since is not None:
         moment = _moment(declaration, frame, since)

@@ -201,8 +201,11 @@ class _Trail:
             for version in sorted(tracker.versions(name), key=lambda v: -v.version):
                 live = tainted.get(version.tags.get("shoal.table", ""), {})
                 seen = int(version.tags.get("shoal.table_version", -1))
-                if live.get(seen):
+                # Later versions carry members that were trained before.
+                if any(bad for number, bad in live.items() if number <= seen):
                     found = self._members(version, live)
+                    if found is None and not live.get(seen):
+                        continue
                     if found is None or found[0] != ():
                         yield ModelImpact(
                             model=name,
@@ -221,7 +224,8 @@ class _Trail:
             return None
         table, by = version.tags["shoal.table"], _by_of(self.space, version.name)
         if not by:
-            return None, members.height
+            reached = any(live.get(n) for n in members["trained_on_version"].to_list())
+            return None if reached else (), members.height
         bad: dict[int, set[str] | None] = {}
         for number in members["trained_on_version"].unique().to_list():
             keys: set[str] | None = set()

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import ProjectError, RequestError, ShoalError, TrackingError
+from shoal.errors import ProjectError, RequestError, ShoalError, TableError, TrackingError
+from shoal.lake import pinned_version
 from shoal.workspace.opened import Opened
 from shoal.workspace.report import (
     ModelPlan,
@@ -73,14 +74,20 @@ class Learning(Opened):
             champion = last_training(self, declaration.name) or champion
         if champion.tags.get("shoal.fingerprint") != declaration.fingerprint():
             return plan(True, "its definition changed")
-        if name in changing:
+        if name in changing and declaration.pin is None:
             return plan(True, f"follows {name}")
         if table.exists():
             tags = champion.tags
             seen = tags.get("shoal.current_version", tags.get("shoal.table_version"))
             trained = seen, tags.get("shoal.table_id")
-            if trained != (str(table.version()), table.id()):
-                return plan(True, f"{name} is at version {table.version()}, it saw {trained[0]}")
+            try:
+                pin = declaration.pin
+                now = table.version() if pin is None else pinned_version(self.lake, table, pin)
+            except TableError as error:
+                return plan(True, error.message)
+            if trained != (str(now), table.id()):
+                where = f"is pinned to {declaration.pin}," if declaration.pin else "is at"
+                return plan(True, f"{name} {where} version {now}, it saw {trained[0]}")
         return plan(False, "nothing changed")
 
     def _champion(self, name: str) -> ModelVersion | None:

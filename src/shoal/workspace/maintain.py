@@ -15,6 +15,7 @@ from shoal.lake import (
     Guard,
     Optimized,
     Restored,
+    Snapshots,
     Vacuumed,
     abandoned,
     check,
@@ -246,6 +247,11 @@ class Maintenance:
             Guard(versions=(version, version), reason=reason)
             for version, reason in trained.get((table.name, identity), [])
             if version <= newest
+        ]
+        guards += [
+            Guard(versions=(kept.version, kept.version), reason=f"snapshot {kept.name} pins it")
+            for kept in Snapshots(self._lake).all()
+            if (kept.table, kept.table_id) == (table.name, identity)
         ]
         for other in self._lake.tables():
             seen = _sources(other).get(table.name)

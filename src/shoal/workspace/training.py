@@ -28,6 +28,7 @@ class Scope:
         everything: All.
         failed: Also those that failed.
         segments: These alone.
+        affected: Keys of members that learned from bad rows: these alone; None for no such.
         batched: Segments may be fitted many at once; False fits one after the other.
         trials: Trials of a declared search; None for the declared number.
     """
@@ -35,6 +36,7 @@ class Scope:
     everything: bool = False
     failed: bool = False
     segments: tuple[str, ...] = ()
+    affected: frozenset[str] | None = None
     batched: bool = True
     trials: int | None = None
 
@@ -152,6 +154,7 @@ def _fit(
         since=int(last.tags["shoal.members_version"]),
         failed=scope.failed,
         segments=scope.segments,
+        affected=scope.affected,
         workers=workers,
         progress=progress,
         nursery=nursery,

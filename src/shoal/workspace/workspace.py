@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from shoal.workspace.learning import Learning
 from shoal.workspace.report import (
     ModelPlan,
+    ModelReport,
     RunReport,
     TableReport,
 )
@@ -162,6 +163,17 @@ class Workspace(Learning):
             on_done=done,
         )
         return reports
+
+    def train_affected(
+        self, source: str, names: Sequence[str] = (), **options: Any
+    ) -> list[ModelReport]:
+        """Fits the members that learned from a bad file or version again, and those alone.
+
+        See `shoal.workspace.affected.train_affected`.
+        """
+        from shoal.workspace.affected import train_affected
+
+        return train_affected(self, source, names, **options)
 
     def sql(self, query: str, *, limit: int | None = None) -> pa.Table:
         """Runs a query over the lake's tables, each at its newest version.

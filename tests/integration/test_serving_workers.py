@@ -39,7 +39,7 @@ try:
         models = ServedModels.load(Tracker(given["uri"], None, "flights"), given["models"])
         log = stack.enter_context(InferenceLog(Lake(given["lake"]), seconds=0.2))
         app = create_app(models, default=None, log=log)
-        stack.enter_context(models.following(0.1, also=[app.state.publish]))
+        stack.enter_context(models.following(0.1, also=[app.state.publish], agree=worker.agree))
         serve(app, listener=worker.listener, ready=ready)
 except ShoalError as error:
     sys.exit(error.message)

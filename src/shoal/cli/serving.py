@@ -51,7 +51,15 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 @click.option("--certificate", type=click.Path(exists=True), help="TLS certificate chain, PEM.")
 @click.option("--private-key", type=click.Path(exists=True), help="Its key, PEM.")
 @click.option("--max-rows", default=100_000, show_default=True, help="Most rows in one request.")
-@click.option("--trust-pickle", is_flag=True, help="Open pickled members: runs the code in them.")
+@click.option(
+    "--memory",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1),
+    help="MB for the decoded members of a version.",
+)
+@click.option("--onnx", is_flag=True, help="Predict with ONNX Runtime where it proves equal.")
+@click.option("--trust-pickle", is_flag=True, help="Open pickled models: runs the code in them.")
 @click.option(
     "--bundle",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -75,6 +83,8 @@ def serve(
     certificate: str | None,
     private_key: str | None,
     max_rows: int,
+    memory: int,
+    onnx: bool,
     trust_pickle: bool,
     bundle: Path | None,
 ) -> None:
@@ -107,7 +117,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         worker = stack.enter_context(worker_processes(workers, host, port))
         space = stack.enter_context(opened(folder, profile))
-        served = space.served(models, trust_pickle=trust_pickle)
+        served = space.served(models, trust_pickle=trust_pickle, memory=memory * 2**20, onnx=onnx)
         found = dict(_lookup(space, text, [model.name for model in served]) for text in lookups)
         logging = InferenceLog(space.lake, full=log_full) if log else None
         app = create_app(
@@ -122,7 +132,9 @@ def serve(
             stack.enter_context(logging)
         say = click.echo if worker.lead else _silent
         refreshes = [*(lookup.refresh for lookup in found.values()), app.state.publish]
-        stack.enter_context(served.following(follow, changed=say, also=refreshes))
+        stack.enter_context(
+            served.following(follow, changed=say, also=refreshes, agree=worker.agree)
+        )
 
         def ready(url: str) -> None:
             worker.ready()

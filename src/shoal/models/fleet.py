@@ -65,6 +65,7 @@ class Fleet:
         # The member that predicts for each member; -1 where none does.
         self._used = numbers(used, missing=-1).astype(np.int64)
         self._used[(self._used >= 0) & ~has_state[self._used]] = -1
+        self._stand_ins: dict[int, tuple[Any, bool]] = {}
         self._chosen: dict[tuple[str | None, ...], int] = {}
         self._widths = numbers(members.column("interval"), missing=math.nan)
 
@@ -253,8 +254,18 @@ class Fleet:
             self._chosen[key] = found
         return found
 
+    def stand_in(self, segment: str, estimator: Any, *, gaps: bool) -> None:
+        """Lets another estimator predict in the place of a segment's own.
+
+        Args:
+            segment: The segment's key.
+            estimator: Something with ``predict``, which is taken to give the same.
+            gaps: It takes missing values.
+        """
+        self._stand_ins[self._predictor(tuple(json.loads(segment)))] = estimator, gaps
+
     def _estimator(self, row: int) -> tuple[Any, bool]:
-        found = self._cache.get(row)
+        found = self._stand_ins.get(row) or self._cache.get(row)
         if found is None:
             estimator = self._decode(row)
             found = estimator, accepts_nan(estimator)

@@ -36,7 +36,9 @@ def arrow_table(columns: Columns, inputs: Mapping[str, str]) -> pa.Table:
     kinds = {
         "string": (_text, pa.string(), "text"),
         "long": (_whole, pa.int64(), "a whole number"),
+        "integer": (_whole_32, pa.int32(), "a whole number of 32 bits"),
         "double": (_number, pa.float64(), "a number or null"),
+        "float": (_number, pa.float32(), "a number or null"),
         "boolean": (_boolean, pa.bool_(), "true, false or null"),
         "datetime": (_moment, pa.timestamp("us"), "a date and time such as 2024-05-01T12:00:00"),
     }
@@ -57,7 +59,9 @@ def _plain(values: Sequence[Any], kind: pa.DataType) -> pa.Array | None:
     kinds: dict[pa.DataType, set[type]] = {
         pa.string(): {str, type(None)},
         pa.int64(): {int},
+        pa.int32(): {int},
         pa.float64(): {float, int, type(None)},
+        pa.float32(): {float, int, type(None)},
         pa.bool_(): {bool, type(None)},
     }
     if not set(map(type, values)) <= kinds.get(kind, set()):
@@ -120,6 +124,13 @@ def _whole(value: Any) -> int:
     if not isinstance(number, int) or not -(2**63) <= number < 2**63:
         raise TypeError
     return int(number)
+
+
+def _whole_32(value: Any) -> int:
+    number = _whole(value)
+    if not -(2**31) <= number < 2**31:
+        raise OverflowError
+    return number
 
 
 def _boolean(value: Any) -> bool | None:

@@ -124,7 +124,9 @@ def _arrow(kind: str) -> pa.DataType:
     kinds = {
         "string": pa.string(),
         "long": pa.int64(),
+        "integer": pa.int32(),
         "double": pa.float64(),
+        "float": pa.float32(),
         "boolean": pa.bool_(),
         "datetime": pa.timestamp("us"),
     }

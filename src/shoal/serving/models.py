@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -145,8 +147,12 @@ class ServedModels:
         """The served name most like ``name``."""
         return nearest(name, self._names)
 
-    def refresh(self) -> list[str]:
+    def refresh(self, agree: Callable[[str], None] | None = None) -> list[str]:
         """Follows the registry; what cannot be opened leaves its name as it was.
+
+        Args:
+            agree: Called with what is to be taken up, after it was opened; what is new is served
+                when it returns.
 
         Returns:
             What changed, such as ``delay: version 3 -> 4``.
@@ -169,8 +175,12 @@ class ServedModels:
                 changes.append(f"{name}: version {now.chosen.version}, new")
             elif before.chosen.version != now.chosen.version:
                 changes.append(f"{name}: version {before.chosen.version} -> {now.chosen.version}")
-        # One assignment: a request sees all of the old state or all of the new.
-        self._names = {**{n: v for n, v in self._names.items() if n not in names}, **names}
+        names = {**{n: v for n, v in self._names.items() if n not in names}, **names}
+        if names != self._names:
+            if agree is not None:
+                agree(_said(names))
+            # One assignment: a request sees all of the old state or all of the new.
+            self._names = names
         return changes
 
     @contextlib.contextmanager
@@ -180,6 +190,7 @@ class ServedModels:
         *,
         changed: Callable[[str], None] = _log.info,
         also: Iterable[Callable[[], object]] = (),
+        agree: Callable[[str], None] | None = None,
     ) -> Iterator[None]:
         """Refreshes in a thread while open.
 
@@ -187,13 +198,14 @@ class ServedModels:
             seconds: Pause between two looks at the registry.
             changed: Called with each change.
             also: What else to refresh then.
+            agree: See `refresh`.
         """
         stop = threading.Event()
 
         def follow() -> None:
             while not stop.wait(seconds):
                 try:
-                    for change in self.refresh():
+                    for change in self.refresh(agree):
                         changed(change)
                     for refresh in also:
                         refresh()
@@ -248,6 +260,16 @@ def _number(alias: str | None, version: int | None, pointers: Pointers) -> int:
     if found is None:
         raise TrackingError(f"Model '{pointers.name}' has no alias '{alias}' any more.")
     return found
+
+
+def _said(names: Mapping[str, _Name]) -> str:
+    """A short name of a state; processes that see the same one say the same."""
+    state = {
+        name: [found.chosen.version, {a: m.version for a, m in found.aliases.items()}, found.tags]
+        for name, found in names.items()
+    }
+    text = json.dumps(state, sort_keys=True, default=dict)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _nothing() -> TrackingError:

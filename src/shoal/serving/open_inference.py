@@ -28,11 +28,13 @@ _REAL = {"FP16", "FP32", "FP64", "BF16"}
 _DATATYPES = {
     "string": "BYTES",
     "long": "INT64",
+    "integer": "INT32",
     "double": "FP64",
+    "float": "FP32",
     "boolean": "BOOL",
     "datetime": "BYTES",
 }
-_NUMERIC = {"long", "double", "boolean"}
+_NUMERIC = {"long", "integer", "double", "float", "boolean"}
 
 
 def metadata(model: ServedModel, versions: Sequence[int]) -> dict[str, Any]:
@@ -57,6 +59,13 @@ def _output_type(model: ServedModel) -> str:
         return "FP64"
     kinds = {str: "BYTES", bool: "BOOL", int: "INT64"}
     return kinds[type(classes[0])]
+
+
+def _datatype(values: list[Any]) -> str:
+    """Of numbers or labels."""
+    first = next((value for value in values if value is not None), 0.0)
+    kinds = {str: "BYTES", bool: "BOOL", int: "INT64"}
+    return kinds.get(type(first), "FP64")
 
 
 def read_infer(body: bytes, inputs: Mapping[str, str]) -> tuple[Columns, str | None]:
@@ -201,11 +210,16 @@ def tensor(model: ServedModel, predictions: pa.Array, ident: str | None) -> dict
         predictions: One value a row.
         ident: The request's id, given back.
     """
-    values = json_values(predictions)
+    values, shape = json_values(predictions), [len(predictions)]
+    if (
+        isinstance(values, list) and values and isinstance(values[0], list | dict)
+    ):  # several numbers a row, in row-major order
+        values = [list(row.values()) if isinstance(row, dict) else row for row in values]
+        shape, values = [*shape, len(values[0])], _flat(values)
     output = {
         "name": "prediction",
-        "shape": [len(values)],
-        "datatype": _output_type(model),
+        "shape": shape,
+        "datatype": _datatype(values) if isinstance(values, list) else "FP64",
         "data": values,
     }
     answer: dict[str, Any] = {

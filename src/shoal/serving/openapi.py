@@ -16,7 +16,9 @@ __all__ = ["document", "page"]
 _TYPES: dict[str, dict[str, Any]] = {
     "string": {"type": ["string", "null"]},
     "long": {"type": "integer", "format": "int64", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "integer": {"type": "integer", "format": "int32", "minimum": -(2**31), "maximum": 2**31 - 1},
     "double": {"type": ["number", "null"], "format": "double"},
+    "float": {"type": ["number", "null"], "format": "float"},
     "boolean": {"type": ["boolean", "null"]},
     "datetime": {"type": ["string", "null"], "format": "date-time"},
 }

@@ -183,6 +183,8 @@ def _inputs(data: Any, names: Sequence[str], shape: str) -> Columns:
     if isinstance(data, list):
         if not any(isinstance(row, dict) for row in data) and len(names) == 1 and data:
             return Columns(values={names[0]: data}, rows=len(data))
+        if data and list(names) == [str(at) for at in range(len(names))]:
+            return _matrix(data, names, shape)
         return _records(data, names, shape)
     if not isinstance(data, dict):
         raise RequestError(
@@ -201,6 +203,18 @@ def _inputs(data: Any, names: Sequence[str], shape: str) -> Columns:
     return Columns(
         values={n: data[n] if n in lengths else [data[n]] * rows for n in names}, rows=rows
     )
+
+
+def _matrix(data: list[Any], names: Sequence[str], shape: str) -> Columns:
+    """Rows as lists, for a model whose columns have no names: its signature is a tensor."""
+    for number, row in enumerate(data):
+        if not isinstance(row, list) or len(row) != len(names):
+            what = f"{len(row)} values" if isinstance(row, list) else kind_of(row)
+            raise RequestError(
+                f"Row {number} of {shape} is {what}; expected a list of {len(names)} numbers."
+            )
+    turned = zip(*data, strict=True)
+    return Columns(values=dict(zip(names, turned, strict=True)), rows=len(data))
 
 
 def read_csv(body: bytes, inputs: Mapping[str, str]) -> Columns:
@@ -223,7 +237,8 @@ def read_csv(body: bytes, inputs: Mapping[str, str]) -> Columns:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(f"The body is not UTF-8: {error}.") from None
-    kinds = {"long": "int64", "double": "float64", "boolean": "boolean"}
+    kinds = {"long": "int64", "integer": "int32", "double": "float64", "float": "float64"}
+    kinds["boolean"] = "boolean"
     dtypes = {name: kinds.get(kind, "object") for name, kind in inputs.items()}
     try:
         # pandas' default parser is fast and off by a bit; numbers must equal a batch's.

@@ -21,11 +21,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from shoal.errors import ShoalError, Unavailable
+from shoal.serving.agreement import Agreement
 from shoal.serving.server import listen
 
 __all__ = ["Worker", "worker_processes"]
@@ -49,10 +51,12 @@ class Worker:
     Attributes:
         listener: The socket that it accepts from; None where it is the only process.
         lead: It speaks for all: one process of a server is the lead.
+        agree: Waits until all processes take up the same state; see `ServedModels.following`.
     """
 
     listener: socket.socket | None = None
     lead: bool = True
+    agree: Callable[[str], None] | None = None
     _status: int | None = None
 
     def ready(self) -> None:
@@ -95,7 +99,7 @@ def worker_processes(count: int, host: str, port: int) -> Iterator[Worker]:
                 importlib.import_module(name)
         gc.collect()
         gc.freeze()  # a collection in a worker would write to, and so copy, all shared pages
-        supervisor = _Supervisor(listener, count)
+        supervisor = _Supervisor(listener, count, Path(own) / "swaps")
         worker = supervisor.run()  # comes back in workers only
         code = 1
         try:
@@ -132,6 +136,7 @@ class _Child:
 class _Supervisor:
     listener: socket.socket
     count: int
+    swaps: Path
     children: dict[int, _Child] = field(default_factory=dict)
     due: list[tuple[float, int]] = field(default_factory=list)
     handlers: dict[signal.Signals, Any] = field(default_factory=dict)
@@ -192,7 +197,10 @@ class _Supervisor:
             os.close(descriptor)
         self.selector.close()
         threading.Thread(target=_on_leash, args=(self.leash[0],), daemon=True).start()
-        return Worker(listener=self.listener, lead=index == 0, _status=writing)
+        agreement = Agreement(folder=self.swaps, index=index, count=self.count)
+        return Worker(
+            listener=self.listener, lead=index == 0, agree=agreement.wait, _status=writing
+        )
 
     def _ended(self, child: _Child) -> None:
         self.selector.unregister(child.status)

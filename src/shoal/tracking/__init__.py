@@ -12,6 +12,7 @@ from shoal.tracking.reading import Reading, Recorded
 from shoal.tracking.runs import DatasetInput, TrackedRun
 from shoal.tracking.tracker import Tracker
 from shoal.tracking.version import ModelVersion, Pointers, Reference
+from shoal.tracking.whole import Whole, load_whole
 
 __all__ = [
     "DatasetInput",
@@ -23,8 +24,10 @@ __all__ = [
     "RunContext",
     "TrackedRun",
     "Tracker",
+    "Whole",
     "changed_environment",
     "environment",
+    "load_whole",
     "run_context",
     "user_name",
 ]

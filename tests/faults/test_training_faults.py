@@ -132,7 +132,7 @@ def test_time_and_memory_cost_only_the_segments_that_took_too_much(tmp_path) -> 
     assert reasons == {
         '["0","7"]': "worker stopped: the fit took longer than the model's timeout",
         '["0","8"]': reasons['["0","8"]'],
-        '["3","33"]': "worker died (signal 9)",
+        '["3","33"]': "worker died (signal 9, as when memory runs out)",
     }
     assert "MemoryError" in reasons['["0","8"]']
     assert (found.metrics["segments_ok"], found.metrics["segments_failed"]) == (37, 3)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -101,6 +103,21 @@ def _fail(error: ShoalError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Shows a warning; one of Shoal's own without the line of code that it came from."""
+    text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
+    if Path(__file__).parents[1] in Path(filename).parents:
+        text = f"{click.style('Warning:', fg='yellow')} {message}"
+    click.echo(text, file=file, err=True)
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -109,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; an interrupt ends it with 130."""
     # A supervisor's SIGTERM ends a run as Ctrl-C does: between commits.
     signal.signal(signal.SIGTERM, _interrupt)
+    warnings.showwarning = _warn
     try:
         cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except click.exceptions.Abort:

@@ -128,4 +128,6 @@ def cause_of(code: int) -> str:
     """What an exit code says, after the word worker."""
     if code == -signal.SIGALRM:
         return "stopped: the fit took longer than the model's timeout"
+    if code == -signal.SIGKILL:
+        return "died (signal 9, as when memory runs out)"
     return f"died (signal {-code})" if code < 0 else f"ended (exit code {code})"

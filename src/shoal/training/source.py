@@ -31,6 +31,9 @@ __all__ = [
 # More classes than this is a number that was given to a classifier.
 _MOST_CLASSES = 1000
 
+# More segments than this may be an accident.
+_MANY = 10_000
+
 # More values than this are no filter for a file.
 _MOST_VALUES = 2000
 
@@ -309,13 +312,28 @@ def find_segments(declaration: ModelDeclaration, source: Source) -> Segments:
         raise TrainingError(
             f"{_where(declaration)}: {source.table.name} has no rows at version {source.version}."
         )
-    if len(counts) > 10_000 and len(counts) > offsets[-1] / 2:
-        warnings.warn(
-            f"{_where(declaration)}: by={by} makes {len(counts):,} segments of {offsets[-1]:,} "
-            "rows: nearly every row is its own segment; is that an identifier column?",
-            stacklevel=3,
-        )
+    _warn_of_identifiers(declaration, counts["rows"].to_numpy())
     return segments_of(source, counts.select(by), offsets)
+
+
+def _warn_of_identifiers(declaration: ModelDeclaration, rows: np.ndarray[Any, Any]) -> None:
+    """Say before the first fit when most segments are too small to be fitted."""
+    small = int(np.count_nonzero(rows < declaration.min_rows))
+    single = int(np.count_nonzero(rows == 1))
+    if len(rows) <= _MANY or max(small, single) * 2 <= len(rows):
+        return
+    few = (
+        "only one row; nearly every row is its own segment"
+        if single * 2 > len(rows)
+        else (f"fewer than min_rows={declaration.min_rows} rows")
+    )
+    count = single if single * 2 > len(rows) else small
+    warnings.warn(
+        f"{_where(declaration)}: by={list(declaration.by)} makes {len(rows):,} segments of "
+        f"{int(rows.sum()):,} rows, and {count:,} of them have {few}: is that an identifier "
+        "column?",
+        stacklevel=4,
+    )
 
 
 def segments_of(source: Source, keys: pl.DataFrame, offsets: np.ndarray[Any, Any]) -> Segments:

@@ -174,3 +174,9 @@ def test_an_identifier_as_key_is_said_before_anything_is_fitted(tmp_path) -> Non
         _, _, made, _ = trained(tmp_path, rows, declare(min_rows=1, holdout=0.0))
     assert len(said) == 1
     assert made.metrics["segments"] == 12_000
+
+
+def test_many_segments_too_small_to_fit_are_said_with_their_number(tmp_path) -> None:
+    rows = table([key for key in range(11_000) for _ in range(2)], rows=1)
+    with pytest.warns(UserWarning, match=r"11,000 of them have fewer than min_rows=3 rows"):
+        trained(tmp_path, rows, declare(min_rows=3, holdout=0.0))

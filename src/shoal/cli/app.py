@@ -50,7 +50,7 @@ _ORDER += [
     "vacuum",
     "checks",
 ]
-_ORDER += ["bundle", "rehearse", "spark", "version"]
+_ORDER += ["bundle", "rehearse", "deploy", "spark", "version"]
 
 
 class _Ordered(click.Group):
@@ -73,11 +73,14 @@ def cli() -> None:
     """
 
 
-def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
+def command(
+    example: str, *, group: click.Group | None = None
+) -> Callable[[Callable[..., Any]], click.Command]:
     """Registers a function as a command, with an example below its help.
 
     Args:
         example: One command line.
+        group: The group that it belongs to; None is `cli`.
     """
 
     def register(function: Callable[..., Any]) -> click.Command:
@@ -89,7 +92,7 @@ def command(example: str) -> Callable[[Callable[..., Any]], click.Command]:
                 _fail(error)
 
         name = function.__name__.removesuffix("_").replace("_", "-")
-        return cli.command(name=name, epilog=f"Example:  {example}")(guarded)
+        return (group or cli).command(name=name, epilog=f"Example:  {example}")(guarded)
 
     return register
 
@@ -150,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 from shoal.cli import (  # noqa: E402  (they register commands)
     bundle,  # noqa: F401
+    deploy,  # noqa: F401
     engines,  # noqa: F401
     events,  # noqa: F401
     lake,  # noqa: F401

@@ -27,10 +27,12 @@ class Forecaster(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Attributes:
         needs_time: Tells `@shoal.model` to give the time column as the one feature.
         at_once: Whether many series are fitted faster together.
+        takes_features: Whether other features may follow the time.
     """
 
     needs_time = True
     at_once = True
+    takes_features = False
     step: Step
 
     start_: Any

@@ -178,14 +178,22 @@ def open_source(declaration: ModelDeclaration, lake: Lake, version: int | None) 
 
 
 def _features(declaration: ModelDeclaration, schema: pa.Schema) -> tuple[FeatureField, ...]:
-    if declaration.features is None and _needs_time(declaration):
+    forecaster = _forecaster(declaration)
+    if forecaster is not None:
         assert declaration.time is not None
-        declaration = replace(declaration, features=(declaration.time,))
+        others = [n for n in declaration.features or () if n != declaration.time]
+        if others and not forecaster.takes_features:
+            raise TrainingError(
+                f"{_where(declaration)}: {type(forecaster).__name__} forecasts from the time "
+                f"alone; found the features {', '.join(others)}.",
+                hint="leave features out, or use shoal.forecast.Fourier before a regression",
+            )
+        declaration = replace(declaration, features=(declaration.time, *others))
     by, key = declaration.by, declaration.key
-    others = {declaration.target, declaration.time, declaration.weight, *by, *key}
-    others |= set(declaration.clusters)
+    roles = {declaration.target, declaration.time, declaration.weight, *by, *key}
+    roles |= set(declaration.clusters)
     if declaration.features is None:
-        fields = [f for f in schema if f.name not in others and is_feature_type(f.type)]
+        fields = [f for f in schema if f.name not in roles and is_feature_type(f.type)]
         if not fields:
             kinds = ", ".join(f"{f.name} ({f.type})" for f in schema)
             raise TrainingError(
@@ -211,18 +219,18 @@ def _features(declaration: ModelDeclaration, schema: pa.Schema) -> tuple[Feature
     return tuple(FeatureField(name=f.name, dtype=str(f.type)) for f in fields)
 
 
-def _needs_time(declaration: ModelDeclaration) -> bool:
-    """Whether the estimator is a forecaster, whose one feature is the time."""
+def _forecaster(declaration: ModelDeclaration) -> Any:
+    """The estimator, if it is a forecaster, whose first feature is the time; else None."""
     estimator = declaration.build()
     if not getattr(estimator, "needs_time", False):
-        return False
+        return None
     if declaration.time is None:
         raise TrainingError(
             f"{_where(declaration)}: {type(estimator).__name__} forecasts from the time, but no "
             "time column is declared.",
             hint='name it: @shoal.model(..., time="read_at")',
         )
-    return True
+    return estimator
 
 
 def check_target(declaration: ModelDeclaration, source: Source, *, classifier: bool) -> Target:

@@ -88,3 +88,23 @@ def test_only_models_of_statsforecast_are_made() -> None:
         StatsForecastModel({"class": "os.path"}).fit(T[:, None], series())
     with pytest.raises(ValueError, match="cannot be written down"):
         wrap(object())
+
+
+def test_other_columns_are_taken_by_models_that_are_lines_in_them() -> None:
+    random = np.random.default_rng(3)
+    others = random.normal(size=(240, 2))
+    values = series() + others @ [2.0, -1.0]
+    model = models.ARIMA(order=(1, 0, 0))
+    rows = np.column_stack([T, others])
+    wrapped = wrap(model, horizon=30).fit(rows[::-1], values[::-1])
+    expected = model.new().fit(values, X=others)
+    later, ahead = T[-1] + 3600 * np.arange(1, 31), random.normal(size=(30, 2))
+    found = wrapped.predict(np.column_stack([later, ahead]))
+    np.testing.assert_allclose(found, expected.predict(h=30, X=ahead)["mean"], rtol=1e-9)
+    encoded = encode(wrapped)
+    again = decode(encoded.template, encoded.state)
+    assert again.predict(rows).tobytes() == wrapped.predict(rows).tobytes()
+    with pytest.raises(ValueError, match="AutoETS forecasts from the time alone"):
+        wrap(models.AutoETS(season_length=24)).fit(rows, values)
+    with pytest.raises(ValueError, match="no straight line in the other features"):
+        wrap(models.MFLES(season_length=24), horizon=24).fit(rows, values)

@@ -234,3 +234,28 @@ def test_a_forecaster_is_searched_too(lake) -> None:
     found = search(declared, lake, workers=1)
     trained = train(found.applied(declared), lake, workers=1)
     assert Fleet.open(trained.artifact).estimator('["m1"]').season == 24
+
+
+def test_other_features_follow_the_time_where_the_forecaster_takes_them(lake) -> None:
+    models = pytest.importorskip("statsforecast.models")
+    frame = lake.table("silver.readings").scan().sort("meter", "at").collect()
+    warm = np.random.default_rng(1).normal(size=len(frame))
+    frame = frame.with_columns(pl.col("kwh") + 2 * pl.Series(warm), warm=pl.Series(warm))
+    mine = Lake(lake.root.parent / "warm")
+    mine.table("silver.readings").append(frame.filter(pl.col("meter") < "m2").to_arrow())
+
+    def arima():
+        return models.ARIMA(order=(1, 0, 0))
+
+    trained = train(declare(arima, features=["warm"]), mine, workers=1)
+    fleet = Fleet.open(trained.artifact)
+    assert [f.name for f in fleet.header.features] == ["at", "warm"]
+    assert fleet.estimator('["m0"]').coef_ == pytest.approx([2.0], abs=0.2)
+    at = [START + dt.timedelta(days=14)] * 2
+    asked = pa.table({"meter": ["m0"] * 2, "at": at, "warm": [0.0, 1.0]})
+    cold, warm = fleet.predict(asked).column("prediction").to_pylist()
+    assert warm - cold == pytest.approx(2.0, abs=0.2)
+    with pytest.raises(
+        TrainingError, match=r"forecasts from the time alone; found the features wa"
+    ):
+        train(declare(lambda: HoltWinters(24), features=["at", "warm"]), mine, workers=1)

@@ -45,6 +45,10 @@ _ORDER += [
     "diff",
     "restore",
     "clone",
+    "track",
+    "export",
+    "import",
+    "gc",
     "snapshot",
     "optimize",
     "vacuum",
@@ -169,5 +173,7 @@ from shoal.cli import (  # noqa: E402  (they register commands)
     schedule,  # noqa: F401
     serving,  # noqa: F401
     snapshot,  # noqa: F401
+    track,  # noqa: F401
+    transfer,  # noqa: F401
     ui,  # noqa: F401
 )

@@ -91,7 +91,8 @@ def train(
         for report in reports:
             if report.error:
                 out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
-    sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
+    words = {report.status for report in reports}
+    sys.exit(1 if "failed" in words else 75 if "pending" in words else 0)
 
 
 @command("shoal search delay --trials 50")

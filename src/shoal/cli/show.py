@@ -40,6 +40,7 @@ __all__ = [
 _COLOURS = {
     "refreshed": "green",
     "trained": "green",
+    "pending": "yellow",
     "scored": "green",
     "searched": "green",
     "unchanged": "dim",

@@ -6,7 +6,7 @@ MLflow client, user interface or server reads what is written here. This is the 
 imports MLflow, and only once a `Tracker` is used.
 """
 
-from shoal.tracking.code import changed_environment, environment
+from shoal.tracking.code import THREADS, cause_of_change, changed_environment, environment
 from shoal.tracking.context import RunContext, run_context, user_name
 from shoal.tracking.reading import Reading, Recorded
 from shoal.tracking.runs import DatasetInput, TrackedRun
@@ -15,6 +15,7 @@ from shoal.tracking.version import ModelVersion, Pointers, Reference
 from shoal.tracking.whole import Whole, load_whole
 
 __all__ = [
+    "THREADS",
     "DatasetInput",
     "ModelVersion",
     "Pointers",
@@ -25,6 +26,7 @@ __all__ = [
     "TrackedRun",
     "Tracker",
     "Whole",
+    "cause_of_change",
     "changed_environment",
     "environment",
     "load_whole",

@@ -19,13 +19,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["changed_environment", "code_files", "environment", "git"]
+__all__ = ["THREADS", "cause_of_change", "changed_environment", "code_files", "environment", "git"]
 
 # New files of these kinds are code; data and notebooks' outputs are not.
 _SOURCES = {".py", ".sql", ".R", ".r", ".toml", ".yml", ".yaml", ".txt", ".lock", ".cfg", ".ini"}
 _SECRETS = (".env", ".pem", ".key", "id_rsa", "id_ed25519", "credentials", "secret", "token")
 _MOST_BYTES, _MOST_FILES = 10_000_000, 2_000
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# How many threads numerical libraries take, which may change the last bits of what they sum.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def git(folder: Path, *arguments: str, index: str | None = None) -> bytes | None:
@@ -95,7 +96,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "processors": os.cpu_count(),
-        "threads": {name: os.environ[name] for name in _THREADS if name in os.environ},
+        "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
         "packages": dict(_packages()),
     }
 
@@ -169,6 +170,15 @@ def _is_source(path: Path) -> bool:
     return path.suffix in _SOURCES and not any(word in name for word in _SECRETS)
 
 
+def cause_of_change(text: str) -> str:
+    """A change of `changed_environment` as a cause: of packages, threads or hardware."""
+    if text.startswith("processor "):
+        return f"hardware: {text}"
+    if text.startswith(("processors ", "threads ")):
+        return f"thread count: {text}"
+    return f"package: {text}"
+
+
 def changed_environment(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two environments, the most telling first."""
     found = []
@@ -182,7 +192,7 @@ def changed_environment(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
     ]
     found += [
         f"{name} {before.get(name)} -> {now.get(name)}"
-        for name in ("processor", "threads")
-        if before.get(name) != now.get(name)
+        for name in ("processor", "processors", "threads")
+        if name in before and before[name] != now.get(name)
     ]
     return found

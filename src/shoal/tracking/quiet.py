@@ -20,6 +20,10 @@ _SETTINGS = {
     "MLFLOW_LOG_UV_FILES": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+
+# A busy server (429, 5xx) is asked again after 2, 4, 8 and 16 seconds; MLflow's own default waits
+# for minutes. What the person has set stays.
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5"}
 _LOGGERS = ("mlflow", "alembic")
 
 # What SQLAlchemy 2.1 and MLflow's own type hints warn MLflow 3.17 of; its user can mend neither.
@@ -49,8 +53,9 @@ class _Muffler:
             if self._users > 1:
                 return
             self._levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-            self._settings = {name: os.environ.get(name) for name in _SETTINGS}
-            os.environ.update(_SETTINGS)
+            given = {n: v for n, v in _PATIENCE.items() if n not in os.environ} | _SETTINGS
+            self._settings = {name: os.environ.get(name) for name in given}
+            os.environ.update(given)
             for name in _LOGGERS:
                 logging.getLogger(name).setLevel(logging.ERROR)
             self._warnings = warnings.catch_warnings()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from shoal.models import FleetHeader, TrainedFleet
 
-__all__ = ["KEPT", "Recording", "move_alias"]
+__all__ = ["KEPT", "Recording", "ensure_registered_model", "move_alias"]
 
 # The folder among a run's artifacts that holds its code and environment.
 KEPT = "shoal"
@@ -72,18 +72,18 @@ class Recording:
             start_time=int((time.time() - self.trained.seconds) * 1000),
             tags=self._run_tags(),
         ).info.run_id
-        with self._undone_on_error(lambda: self.client.set_terminated(run_id, status="FAILED")):
+        with self.undone_on_error(lambda: self.client.set_terminated(run_id, status="FAILED")):
             model = self.client.create_logged_model(
                 self.experiment_id, name=name, source_run_id=run_id, params=self._params()
             )
-            with self._undone_on_error(
+            with self.undone_on_error(
                 lambda: self.client.finalize_logged_model(model.model_id, "FAILED")
             ):
                 self._log(run_id, model)
                 self._keep(run_id)
                 self._save(run_id, model)
                 number = self._register(run_id, model)
-                with self._undone_on_error(
+                with self.undone_on_error(
                     lambda: self.client.delete_model_version(name, str(number))
                 ):
                     self.client.set_logged_model_tags(
@@ -97,7 +97,8 @@ class Recording:
 
     @staticmethod
     @contextlib.contextmanager
-    def _undone_on_error(undo: Any) -> Iterator[None]:
+    def undone_on_error(undo: Any) -> Iterator[None]:
+        """Calls ``undo`` when what is inside raises, whatever that is."""
         try:
             yield
         except BaseException:
@@ -171,7 +172,7 @@ class Recording:
 
     def _register(self, run_id: str, model: LoggedModel) -> int:
         name = self.trained.declaration.name
-        self._ensure_registered_model(name)
+        ensure_registered_model(self.client, name)
         # A source of this form is what MLflow's user interface turns into a link to the model.
         # A server looks the model up itself; a database client does it by the global URI.
         remote = self.uri.startswith(("http:", "https:", "databricks", "uc:"))
@@ -185,18 +186,6 @@ class Recording:
                 description=f"{self.trained.table} version {self.trained.table_version}",
             )
         return int(version.version)
-
-    def _ensure_registered_model(self, name: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        # A search: fetching a model by its name reads all of its versions first.
-        if self.client.search_registered_models(filter_string=f"name='{name}'"):
-            return
-        try:
-            self.client.create_registered_model(name, tags={"shoal.model": name})
-        except MlflowException as error:  # another training was faster
-            if error.error_code not in {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}:
-                raise
 
     def _dataset(self) -> Dataset:
         """The table at its version; MLflow's own Delta source loses version 0."""
@@ -307,6 +296,20 @@ def _hash(path: Path) -> str:
     """SHA-256 of a file: a bundle is refused when the registered artifact was changed since."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ensure_registered_model(client: MlflowClient, name: str) -> None:
+    """Makes a registered model, if there is none of this name."""
+    from mlflow.exceptions import MlflowException
+
+    # A search: fetching a model by its name reads all of its versions first.
+    if client.search_registered_models(filter_string=f"name='{name}'"):
+        return
+    try:
+        client.create_registered_model(name, tags={"shoal.model": name})
+    except MlflowException as error:  # another training was faster
+        if error.error_code not in {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"}:
+            raise
 
 
 def move_alias(client: MlflowClient, name: str, alias: str, version: int) -> None:

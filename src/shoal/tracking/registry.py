@@ -31,6 +31,7 @@ def model_version(item: Any, aliases: Iterable[str]) -> ModelVersion:
         aliases=tuple(sorted(aliases)),
         source=item.source or "",
         tags=dict(item.tags),
+        created=(item.creation_timestamp or 0) / 1000,
     )
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from shoal.errors import TrackingError, nearest
 from shoal.tracking.card import CARD
 from shoal.tracking.context import RunContext
+from shoal.tracking.moved import moved_from, rewrite_paths
 from shoal.tracking.places import check_file, check_server, local_folder, sqlite_file
 from shoal.tracking.quiet import quietly
 from shoal.tracking.record import Recording, move_alias
@@ -102,7 +103,29 @@ class Tracker:
                 f"The experiment '{self.experiment}' was deleted in MLflow.",
                 hint="Restore it (mlflow experiments restore), or name another in shoal.toml.",
             )
+        if self.uri.startswith("sqlite"):
+            before = moved_from(found.artifact_location or "", self._location())
+            if before is not None:
+                raise TrackingError(
+                    f"The lake was moved: MLflow looks for artifacts in {before}, which is gone.",
+                    hint="shoal track --moved",
+                )
         return str(found.experiment_id)
+
+    def follow_move(self) -> int:
+        """After the lake was moved: makes MLflow's SQLite database name the present folders.
+
+        Returns:
+            How many places were rewritten; 0 when nothing was moved.
+
+        Raises:
+            TrackingError: It is another kind of store, or the artifacts are not there.
+        """
+        with quietly("follow the moved lake"):
+            found = self._client.get_experiment_by_name(self.experiment)
+            now = self._location()
+        before = moved_from(found.artifact_location or "", now) if found else None
+        return 0 if before is None or now is None else rewrite_paths(self.uri, before, now)
 
     def _location(self) -> str | None:
         if self.artifacts is None:
@@ -331,6 +354,28 @@ class Tracker:
             except MlflowException:
                 return None
 
+    def forget_version(self, version: ModelVersion, *, run: bool) -> None:
+        """Deletes a registered version and its logged model; MLflow keeps the run in its bin.
+
+        ``mlflow gc`` frees what their artifacts take.
+
+        Args:
+            version: The version.
+            run: Also delete its run.
+        """
+        with quietly(f"delete {version.uri}"):
+            item = self._client.get_model_version(version.name, str(version.version))
+            self._client.delete_model_version(version.name, str(version.version))
+            if item.model_id:
+                self._client.delete_logged_model(item.model_id)
+            if run and version.run_id:
+                self._client.delete_run(version.run_id)
+
+    def forget_run(self, run_id: str) -> None:
+        """Deletes a run: MLflow keeps it in its bin until ``mlflow gc``."""
+        with quietly(f"delete the run '{run_id}'"):
+            self._client.delete_run(run_id)
+
     def receive(self, run_id: str, name: str, text: str, tags: Mapping[str, str]) -> None:
         """Adds a document and tags to a run that has ended.
 
@@ -421,7 +466,8 @@ class Tracker:
                 raise TrackingError(
                     f"The artifacts of '{version.name}' version {version.version} are gone: "
                     f"{folder} has no MLmodel file.",
-                    hint="Train it again, or point the alias at another version.",
+                    hint="If the lake was moved: shoal track --moved. Else train it again, or "
+                    "point the alias at another version.",
                 )
             return folder
 

@@ -27,6 +27,7 @@ class ModelVersion:
         aliases: Aliases that point at it now, sorted.
         source: MLflow's source URI of the version's artifacts.
         tags: The version's tags.
+        created: When it was registered, in seconds since 1970.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelVersion:
     aliases: tuple[str, ...] = ()
     source: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    created: float = 0.0
 
     @property
     def uri(self) -> str:

@@ -237,6 +237,11 @@ class Maintenance:
                     key = (tags.get("shoal.table", ""), tags.get("shoal.table_id", ""))
                     said = f"model {model}/{version.version} was trained on it"
                     found.setdefault(key, []).append((int(number), said))
+                members = tags.get("shoal.members_version", "")
+                if members.isdigit():
+                    said = f"the members of model {model}/{version.version} are in it"
+                    key = (tags.get("shoal.members_table", ""), "")
+                    found.setdefault(key, []).append((int(members), said))
         return found
 
     def _guards(
@@ -245,7 +250,10 @@ class Maintenance:
         identity, newest = table.id(), table.version()
         guards = [
             Guard(versions=(version, version), reason=reason)
-            for version, reason in trained.get((table.name, identity), [])
+            for version, reason in (
+                *trained.get((table.name, identity), []),
+                *trained.get((table.name, ""), []),
+            )
             if version <= newest
         ]
         guards += [

@@ -71,7 +71,7 @@ class ModelReport:
 
     Args:
         model: Its name.
-        status: ``trained``, ``current`` or ``failed``.
+        status: ``trained``, ``current``, ``pending`` (MLflow is yet to be told) or ``failed``.
         reason: Why.
         version: Registered version, or None.
         run_id: MLflow run.

@@ -94,10 +94,11 @@ def reproduce(
             "segments": list(segments),
             "folder": name,
         }
-        told = _child(python, request, Path(name), rebuilt=rebuild)
+        told = _child(python, request, Path(name), then, rebuilt=rebuild)
         after = _trained(Path(name), request["versions"])
         result = _compared(before, after, told, tolerance)
-    causes = _causes(result, version, told, changed if not rebuild else [])
+    # What still differs in the process that trained: threads and packages may have been put back.
+    causes = _causes(result, version, told, changed_environment(then, told["environment"]))
     found = Reproduction(
         model=version.uri,
         run_id=str(version.run_id),
@@ -204,10 +205,16 @@ def _python(folder: Path, then: Mapping[str, Any]) -> Path:
 
 
 def _child(
-    python: Path, request: Mapping[str, Any], folder: Path, *, rebuilt: bool
+    python: Path,
+    request: Mapping[str, Any],
+    folder: Path,
+    then: Mapping[str, Any],
+    *,
+    rebuilt: bool,
 ) -> dict[str, Any]:
-    """What the process that trained again answers."""
+    """What the process that trained again answers; it has the recorded settings of threads."""
     import shoal
+    from shoal.tracking import THREADS
 
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
     paths = [os.environ.get("PYTHONPATH", "")]
@@ -216,7 +223,9 @@ def _child(
     done = subprocess.run(  # noqa: S603 - our own module
         [str(python), "-m", "shoal.workspace.again", str(folder / "request.json")],
         cwd=request["project"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env={name: value for name, value in os.environ.items() if name not in THREADS}
+        | dict(then.get("threads", {}))
+        | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
         check=False,
@@ -302,6 +311,8 @@ def _causes(
     told: Mapping[str, Any],
     changed: Sequence[str],
 ) -> tuple[str, ...]:
+    from shoal.tracking import cause_of_change
+
     verdicts = {verdict for _, verdict, _ in result}
     if verdicts <= {"identical"}:
         return ()
@@ -309,7 +320,7 @@ def _causes(
     if "different" in verdicts or "equal" in verdicts:
         if told["definition"] != version.tags.get("shoal.fingerprint"):
             causes.append("code: the declaration or its function is not what was recorded")
-        causes += [f"environment: {text}" for text in changed]
+        causes += [cause_of_change(text) for text in changed]
         if not causes:
             causes.append("none found: does the estimator use randomness without random_state=?")
     return tuple(causes)

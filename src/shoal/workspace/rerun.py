@@ -42,7 +42,7 @@ def run_again(
     space: Workspace, run_id: str, kept: Path, tolerance: float, begun: float
 ) -> Reproduction:
     """Runs a script again, and compares what it logged."""
-    from shoal.tracking import Tracker, changed_environment
+    from shoal.tracking import Tracker, cause_of_change, changed_environment
     from shoal.tracking import environment as this_environment
 
     asked, about, then = (
@@ -75,7 +75,7 @@ def run_again(
         raise ModelError(f"The script cannot be run again: {done.stderr.strip()[-800:]}")
     again = next(run for run in runs if run.name == before.name)
     verdicts, gaps, differ = _logged(before, again, tolerance)
-    causes = [f"environment: {text}" for text in changed]
+    causes = [cause_of_change(text) for text in changed]
     found = Reproduction(
         model=f"{asked['script']} (run {run_id})",
         run_id=run_id,

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from shoal.errors import ShoalError
+from shoal.errors import ShoalError, Unavailable
+from shoal.workspace.pending import record_pending, waiting
 from shoal.workspace.promotion import place
 from shoal.workspace.report import ModelReport
 from shoal.workspace.search import find_parameters, found_report, with_search
@@ -67,6 +68,7 @@ def train_model(
         What was done; an error is a report, too.
     """
     from shoal.tracking import run_context
+    from shoal.tracking.pending import keep_pending
 
     name, begun = declaration.name, time.perf_counter()
     if not scope.batched:
@@ -76,8 +78,19 @@ def train_model(
         if declared.search is not None:
             found = find_parameters(space, declared, trials=scope.trials)
             declaration, search = found.applied(declared), found_report(name, found).text
-        last = None if scope.everything else last_training(space, name)
-        trained = _fit(space, declaration, last, scope)
+        last, since, why = _last(space, name)
+        trained = _fit(space, declaration, None if scope.everything else since, scope)
+        if trained is None and last is None:
+            return ModelReport(
+                model=name,
+                status="pending",
+                reason="nothing changed since the training that waits to be recorded",
+                table=str(space.lake.name(declaration.table)),
+                metric=declaration.metric,
+                seconds=time.perf_counter() - begun,
+                error=why or None,
+                search=search,
+            )
         if trained is None:
             assert last is not None
             note = place(space, declaration, last, alias, promoting=promoting, trained=False)
@@ -95,7 +108,27 @@ def train_model(
         if found is not None:
             trained = with_search(trained, declared, found)
         context = run_context(space.project.root, project=space.project.name)
-        version = space.tracker.record(trained, context, alias=None)
+        version = None
+        if not why:  # it answered before
+            try:
+                version = space.tracker.record(trained, context, alias=None)
+            except Unavailable as error:
+                why = error.message
+        if version is None:
+            keep_pending(trained, context, alias=alias, promoting=promoting, why=why)
+            return ModelReport(
+                model=name,
+                status="pending",
+                reason=f"{reason}: {trained.reason}; it waits for: shoal track --pending",
+                table=trained.table,
+                table_version=trained.table_version,
+                metric=declaration.metric,
+                metrics=trained.metrics,
+                failures=trained.failures,
+                seconds=time.perf_counter() - begun,
+                error=why,
+                search=search,
+            )
         # MLflow has its copy now; when it could not be reached, this one stays.
         shutil.rmtree(trained.artifact, ignore_errors=True)
         note = place(space, declaration, version, alias, promoting=promoting, trained=True)
@@ -124,12 +157,27 @@ def train_model(
     )
 
 
+def _last(space: Opened, name: str) -> tuple[ModelVersion | None, int | None, str]:
+    """The newest training, the version of its members, and why MLflow cannot be asked.
+
+    What waits to be recorded is recorded first. Where MLflow does not answer, the newest that waits
+    is what the next training carries over from.
+    """
+    try:
+        record_pending(space, [name])
+        last = last_training(space, name)
+    except Unavailable as error:
+        kept = waiting(space, [name])
+        return None, kept[-1].trained.members_version if kept else None, error.message
+    return last, int(last.tags["shoal.members_version"]) if last else None, ""
+
+
 def _noted(reason: str, note: str) -> str:
     return f"{reason}; {note}" if note else reason
 
 
 def _fit(
-    space: Opened, declaration: ModelDeclaration, last: ModelVersion | None, scope: Scope
+    space: Opened, declaration: ModelDeclaration, since: int | None, scope: Scope
 ) -> TrainedFleet | None:
     from shoal.training import retrain, train
 
@@ -139,7 +187,7 @@ def _fit(
     workers = space.project.profile.workers
     there = bool(space.project.profile.on_engine and declaration.by)
     nursery = space.nursery if declaration.by and not there else None
-    if last is None:
+    if since is None:
         return train(
             declaration,
             space.lake,
@@ -151,7 +199,7 @@ def _fit(
     return retrain(
         declaration,
         space.lake,
-        since=int(last.tags["shoal.members_version"]),
+        since=since,
         failed=scope.failed,
         segments=scope.segments,
         affected=scope.affected,

@@ -19,6 +19,7 @@ CHORES = "FACTOR = 2.0\n"
 MODELS = """
 import shoal
 from chores import FACTOR
+from lightgbm import LGBMRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -42,6 +43,10 @@ def chance():
 @shoal.model(**SHOP, search=shoal.Search(trials=4, per="segment", space={"alpha": [0.01, 1.0, 100.0]}))
 def searched(alpha: float = 1.0):
     return make_pipeline(StandardScaler(), Ridge(alpha=alpha * FACTOR))
+
+@shoal.model(**SHOP)
+def leaves():
+    return LGBMRegressor(n_estimators=5, n_jobs=1, verbose=-1)
 
 @shoal.model(table="gold.sales", target="y", time="day")
 def all_of_it():
@@ -101,7 +106,7 @@ def train(root, *names, **options) -> list[str]:
 
 @pytest.mark.parametrize("project", ["repository", "plain"], indirect=True)
 def test_every_member_is_the_same_though_the_code_has_moved_on(project) -> None:
-    refs = train(project, "price", "trees", "all_of_it", "searched")
+    refs = train(project, "price", "trees", "leaves", "all_of_it", "searched")
     (project / "chores.py").write_text("FACTOR = 9.0\n")
     with Workspace.open(project) as space:
         for ref in refs:
@@ -149,6 +154,61 @@ def test_chance_is_found_out(project) -> None:
     assert "random_state" in found.causes[0]
     assert found.difference is not None
     assert found.difference > 1e-9
+
+
+def recorded(space, ref: str, edit) -> None:
+    """Changes what the run of a version says of its environment."""
+    kept = space.tracker.kept(space.tracker.resolve(ref).run_id) / "environment.json"
+    told = json.loads(kept.read_text())
+    edit(told)
+    text = json.dumps(told)
+    space.tracker.receive(space.tracker.resolve(ref).run_id, "shoal/environment.json", text, {})
+
+
+def test_each_cause_is_named(project, monkeypatch) -> None:
+    (ref,) = train(project, "chance")
+
+    def edit(told) -> None:
+        told["packages"]["joblib"] = "0.0.1"
+        told["processor"] = "another one"
+        told["processors"] = 512
+        told["threads"] = {"OMP_NUM_THREADS": "3"}
+
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # recorded was none
+    with Workspace.open(project) as space:
+        recorded(space, ref, edit)
+        found = reproduce(space, ref, segments=["r0,s0"], environment="current")
+        assert [cause.split(" ")[0:2] for cause in found.causes] == [
+            ["package:", "joblib"],
+            ["hardware:", "processor"],
+            ["thread", "count:"],
+        ]
+        assert "processors 512 ->" in found.causes[2]
+        kept = space.tracker.kept(space.tracker.resolve(ref).run_id)
+        text = json.loads((kept / "code.json").read_text())
+        assert text["kept"] in ("commit", "patch")
+        # The code of the day is not what the version's definition says it was.
+        version = space.tracker.resolve(ref)
+        space.tracker._client.set_model_version_tag(
+            version.name, str(version.version), "shoal.fingerprint", "0" * 64
+        )
+        found = reproduce(space, ref, segments=["r0,s0"], environment="current")
+        assert found.causes[0].startswith("code: ")
+
+
+@pytest.mark.heavy
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not on the path")
+def test_other_packages_are_rebuilt_with_uv(project) -> None:
+    """The recorded lock differs in a package that the training uses: it is put back, for real."""
+    (ref,) = train(project, "price")
+    with Workspace.open(project) as space:
+        recorded(space, ref, lambda told: told["packages"].update(joblib="1.4.2"))
+        found = reproduce(space, ref)
+        assert found.environment == "rebuilt"
+        assert set(found.verdicts) == {"identical"}
+        recorded(space, ref, lambda told: told["packages"].update(joblib="0.0.0.1"))
+        with pytest.raises(TrackingError, match=r"cannot be installed: .*joblib"):
+            reproduce(space, ref, environment="rebuild")
 
 
 def test_data_that_is_gone_is_named(project) -> None:

@@ -29,6 +29,8 @@ _LOGGERS = ("mlflow", "alembic")
 # What SQLAlchemy 2.1 and MLflow's own type hints warn MLflow 3.17 of; its user can mend neither.
 _WARNINGS = ("The ``noload`` loader", ".*Any type hint is inferred as AnyType")
 
+_STORES = {"azure", "boto3", "botocore", "google"}
+
 # MLflow's registry finds a logged model through the process-wide tracking URI (a TODO in its
 # sqlalchemy_store.create_model_version), so two threads must not set it at the same time.
 _switching = threading.Lock()
@@ -114,6 +116,14 @@ def quietly(doing: str) -> Iterator[None]:
             raise TrackingError(f"Cannot {doing}: the database says: {first}") from error
         except OSError as error:  # requests' connection errors too
             raise Unavailable(f"Cannot {doing}: {error}") from error
+        except Exception as error:
+            # Object stores' own errors have no root in common, and are not imported here.
+            if type(error).__module__.partition(".")[0] not in _STORES:
+                raise
+            raise Unavailable(
+                f"Cannot {doing}: the artifact store says: {error}",
+                hint="Are its credentials set in this environment?",
+            ) from error
 
 
 @contextlib.contextmanager

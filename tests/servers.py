@@ -147,3 +147,34 @@ def call(
         headers={name.decode(): value.decode() for name, value in sent[0]["headers"]},
         body=b"".join(message.get("body", b"") for message in sent[1:]),
     )
+
+
+def own_certificate(folder: Path) -> tuple[Path, Path]:
+    """A key, and a certificate for 127.0.0.1 that it signs itself."""
+    import datetime as dt
+    from ipaddress import IPv4Address
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    own = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(own, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    files = folder / "key.pem", folder / "certificate.pem"
+    files[0].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    files[1].write_bytes(made.public_bytes(pem))
+    return files

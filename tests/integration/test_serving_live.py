@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from fleets import CONTEXT, ROW, flights, trained_fleet
-from servers import Running
+from servers import Running, own_certificate
 from shoal.errors import RequestError, Unavailable
 from shoal.lake import Lake
 from shoal.serving import Client, ServedModels, create_app
@@ -144,37 +144,6 @@ def test_a_slow_head_is_cut_off_and_hurts_nobody(tracker: Tracker, tmp_path: Pat
             assert garbage.recv(100).startswith(b"HTTP/1.1 400")
         with Client(server.url) as client:
             assert client.models()[0]["name"] == "delay"
-
-
-def own_certificate(folder: Path) -> tuple[Path, Path]:
-    """A key, and a certificate for 127.0.0.1 that it signs itself."""
-    import datetime as dt
-    from ipaddress import IPv4Address
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    own = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(own, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    files = folder / "key.pem", folder / "certificate.pem"
-    files[0].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    files[1].write_bytes(made.public_bytes(pem))
-    return files
 
 
 def test_tls(tracker: Tracker, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 @click.option("--certificate", type=click.Path(exists=True), help="TLS certificate chain, PEM.")
 @click.option("--private-key", type=click.Path(exists=True), help="Its key, PEM.")
 @click.option("--max-rows", default=100_000, show_default=True, help="Most rows in one request.")
+@click.option("--max-body", default=16, show_default=True, help="Largest body, in MB.")
+@click.option("--queue", default=256, show_default=True, help="Requests that may wait.")
 @click.option(
     "--memory",
     default=256,
@@ -83,6 +85,8 @@ def serve(
     certificate: str | None,
     private_key: str | None,
     max_rows: int,
+    max_body: int,
+    queue: int,
     memory: int,
     onnx: bool,
     trust_pickle: bool,
@@ -124,6 +128,8 @@ def serve(
             served,
             default=default or next(iter(served)).name,
             max_rows=max_rows,
+            max_body=max_body * 2**20,
+            queue=queue,
             tokens=Tokens(tokens) if tokens else None,
             log=logging,
             lookups=found,

@@ -14,14 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import polars as pl
 import pyarrow as pa
 import pytest
 
 from fleets import COLUMNS, CONTEXT, flights, trained_fleet
 from servers import JSON, Running, running_server, send
-from shoal.errors import Unavailable
+from shoal.errors import RequestError, Unavailable
 from shoal.serving import ServedModels, create_app, serve
 from shoal.tracking import Tracker
+from shoal.workspace.files import score_file
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,45 @@ def test_a_connection_answers_requests_however_they_arrive(server: Running) -> N
     asking = request(plain, "Expect: 100-continue", "Connection: close")
     head = len(asking) - len(plain)
     assert talk(asking[:head], asking[head:]) == [good]
+
+
+@pytest.mark.parametrize("kinds", [("csv", "parquet"), ("parquet", "jsonl"), ("jsonl", "csv")])
+def test_a_file_is_scored_by_the_server(
+    server: Running, tracker: Tracker, tmp_path: Path, kinds: tuple[str, str]
+) -> None:
+    rows = flights(rows=4_500, seed=3).drop_columns(["arr_delay"])
+    rows = rows.append_column("note", pa.array([f'n{i}, "x"' for i in range(4_500)]))
+    source, target = tmp_path / f"rows.{kinds[0]}", tmp_path / f"found.{kinds[1]}"
+    frame = pl.DataFrame(rows)
+    write = {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}
+    write[kinds[0]](source)
+    assert score_file(server.url, source, target, model="delay") == 4_500
+    read = {"csv": pl.read_csv, "parquet": pl.read_parquet, "jsonl": pl.read_ndjson}
+    found = read[kinds[1]](target)
+    expected = tracker.fleet("delay").predict(rows)["prediction"].to_pylist()
+    assert found["prediction"].to_list() == expected
+    assert found["note"].to_list() == rows["note"].to_pylist()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([source.name, target.name])
+
+
+def test_a_file_that_cannot_be_scored_is_told_why(server: Running, tmp_path: Path) -> None:
+    target = tmp_path / "found.parquet"
+    for name, text, words in (
+        ("a.txt", "", "is of no known kind"),
+        ("none.csv", None, "There is no file"),
+        ("a.csv", "carrier,dest\nUA,IAH\n", "lacks the columns 'distance'"),
+        ("b.csv", "distance\nfar\n", "cannot be read"),
+        ("c.jsonl", '{"distance": 1', "cannot be read"),
+        ("d.parquet", "PAR1", "cannot be read"),
+    ):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(RequestError, match=words):
+            score_file(server.url, tmp_path / name, target, model="delay")
+    with pytest.raises(RequestError, match="has no default model"):
+        score_file(server.url, tmp_path / "a.csv", target)
+    assert not target.exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_listing(server: Running) -> None:

@@ -11,6 +11,7 @@ import click
 from shoal.cli import show
 from shoal.cli.app import command
 from shoal.cli.options import as_json, opened, project_options
+from shoal.errors import ProjectError
 
 __all__ = ["score", "search", "train"]
 
@@ -133,20 +134,33 @@ def search(
 @click.option("--all", "everything", is_flag=True, help="Score all rows again.")
 @click.option("--url", default=None, help="A running server that predicts: shoal serve.")
 @click.option("--token", envvar="SHOAL_TOKEN", default=None, help="Its token, or $SHOAL_TOKEN.")
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(path_type=Path),
+    help="With --url: rows of a .csv, .parquet or .jsonl file; no project is needed.",
+)
+@click.option("--output", type=click.Path(path_type=Path), help="Where they go, with predictions.")
 @as_json
 def score(
     models: tuple[str, ...],
+    *,
     folder: Path | None,
     profile: str | None,
     everything: bool,
     url: str | None,
     token: str | None,
+    source: Path | None,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Write predictions for rows that have none yet.
 
     MODELS are names, or versions such as delay@challenger or delay/3 (default: all champions).
     """
+    if source is not None or output is not None:
+        _score_file(models, url, token, source, output, as_json=as_json)
+        return
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.score(models, everything=everything, url=url, token=token)
     if as_json:
@@ -158,3 +172,27 @@ def score(
             if report.error:
                 out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
     sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
+
+
+def _score_file(
+    models: tuple[str, ...],
+    url: str | None,
+    token: str | None,
+    source: Path | None,
+    output: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    from shoal.workspace.files import score_file
+
+    if url is None or source is None or output is None or len(models) > 1:
+        raise ProjectError(
+            "A file is scored by a server, with one model.",
+            hint="shoal score delay --url http://127.0.0.1:5001 --input a.csv --output b.parquet",
+        )
+    model = models[0] if models else None
+    rows = score_file(url, source, output, model=model, token=token)
+    if as_json:
+        show.print_json({"rows": rows, "output": str(output)})
+    else:
+        click.echo(f"{rows:,} rows: {output}")

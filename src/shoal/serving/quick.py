@@ -167,8 +167,16 @@ class Quick:
             name = self._default
         elif path.startswith("/models/") and path.endswith("/invocations"):
             name = path[8:-12]
-        model = None if name is None else self._models.get(name)
-        if model is None or TAG in self._models.tags(model.name):
+        if name is None:
+            return None
+        name, slash, number = name.partition("/")
+        name, _, alias = name.partition("@")
+        if slash and (alias or not (number.isascii() and number.isdigit())):
+            return None
+        version = int(number) if slash else None
+        model = self._models.get(name, alias=alias or None, version=version)
+        free = not alias and not slash
+        if model is None or (free and TAG in self._models.tags(model.name)):
             return None
         known = self._readers.get(id(model))
         # A version that went away may leave its number to another.

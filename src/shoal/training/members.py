@@ -113,9 +113,9 @@ def assemble(
     has_state = np.asarray(rows.column("state").is_valid())
     count = len(keys)
     usable = {group.key for (group, _), fine in zip(groups, has_state[count:], strict=True) if fine}
-    used: list[str | None] = []
-    for key, text, fine in zip(keys, segments.texts, has_state[:count], strict=True):
-        used.append(key if fine else _fallback(text, usable))
+    used: list[str | None] = list(keys)
+    for i in np.flatnonzero(~has_state[:count]).tolist():
+        used[i] = _fallback(segments.texts[i], usable)
     for (group, _), fine in zip(groups, has_state[count:], strict=True):
         text = segments.texts[group.first][: len(declaration.by) - group.level]
         used.append(group.key if fine else _fallback(text, usable))
@@ -131,7 +131,10 @@ def assemble(
     columns["level"] = pa.array(levels)
     columns["status"] = rows.column("status")
     columns["model_used"] = pa.array(used, pa.string())
-    columns["uses"] = pa.array(map(_uses, columns["segment"].to_pylist(), used), pa.string())
+    uses: list[str | None] = [BASELINE if name == BASELINE else "own" for name in used]
+    for i in np.flatnonzero(~has_state).tolist():
+        uses[i] = _uses(used[i])
+    columns["uses"] = pa.array(uses, pa.string())
     for name in ("reason", "error"):
         columns[name] = rows.column(name)
     spans = [segments.offsets[[g.first, g.end]] for g, _ in groups]
@@ -150,12 +153,10 @@ def assemble(
         known = name in rows.column_names
         columns[name] = rows.column(name) if known else pa.nulls(rows.num_rows, kind)
     columns |= {name: rows.column(name) for name in rows.column_names if name.startswith("sums_")}
+    unwell = fitted.select(["reason", "status"]).filter(pc.not_equal(fitted.column("status"), "ok"))
     causes = Counter(
         _cause(reason, status)
-        for reason, status in zip(
-            fitted.column("reason").to_pylist(), fitted.column("status").to_pylist(), strict=True
-        )
-        if status != "ok"
+        for reason, status in zip(*(c.to_pylist() for c in unwell.columns), strict=True)
     )
     return Members(
         table=pa.table(columns).combine_chunks(),
@@ -208,12 +209,10 @@ def _fallback(text: tuple[str | None, ...], usable: set[str]) -> str | None:
     return BASELINE if BASELINE in usable else None
 
 
-def _uses(key: str, used: str | None) -> str | None:
-    """Whose model a member uses: its own, a group's, the global one, or the baseline."""
+def _uses(used: str | None) -> str | None:
+    """Whose model a member without its own uses: a group's, the global one, or the baseline."""
     if used in (None, BASELINE):
         return used
-    if used == key:
-        return "own"
     return "global" if used == "[]" else "group"
 
 

@@ -72,6 +72,8 @@ class Source:
             values = self.keys[name].unique()
             if len(values) <= _MOST_VALUES:  # this one the Parquet reader can use
                 frame = frame.filter(pl.col(name).is_in(values.implode(), nulls_equal=True))
+        if len(self.keys.columns) == 1 and self.keys.height <= _MOST_VALUES:
+            return frame
         return frame.join(
             self.keys.lazy(),
             on=self.keys.columns,

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from shoal.models import ModelDeclaration
 from shoal.models.metrics import metric_error, metric_values
 from shoal.training.members import Members
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# What a summary reads of the members besides the declared metric; their states are the bulk.
+_READ = (
+    "level", "status", "origin_version", "rows_train", "rows_holdout", "rows_dropped",
+    "core_seconds", "data_bytes", "state_bytes",
+)  # fmt: skip
 
 __all__ = ["declared_params", "summarise"]
 
@@ -27,30 +37,31 @@ def summarise(
         rows: Rows in the training table.
         fit_seconds: Wall-clock time of fitting.
     """
-    table = members.table.filter(np.asarray(members.table.column("level")) == 0)
-    status = table.column("status").to_pylist()
+    read = [*_READ, *(c for c in members.table.column_names if c == metric)]
+    whole = members.table.select(read)
+    table = whole.filter(np.asarray(whole.column("level")) == 0)
+    status = _counts(table)
     # What was carried over cost nothing this time.
-    now = members.table.filter(members.table.column("origin_version").is_null())
+    now = whole.filter(whole.column("origin_version").is_null())
     found: dict[str, float] = {
-        "segments": len(status),
-        "segments_ok": status.count("ok"),
-        "segments_fallback": status.count("fallback"),
-        "segments_failed": status.count("failed"),
+        "segments": table.num_rows,
+        "segments_ok": status.get("ok", 0),
+        "segments_fallback": status.get("fallback", 0),
+        "segments_failed": status.get("failed", 0),
         "segments_fitted": table.column("origin_version").null_count,
-        "segments_carried": len(status) - table.column("origin_version").null_count,
+        "segments_carried": table.num_rows - table.column("origin_version").null_count,
         "rows": rows,
         "rows_train": _total(table, "rows_train"),
         "rows_holdout": _total(table, "rows_holdout"),
         "rows_dropped": _total(table, "rows_dropped"),
-        "models_per_second": sum(
-            s == "ok" and o is None
-            for s, o in zip(status, table.column("origin_version").to_pylist(), strict=True)
+        "models_per_second": _counts(table.filter(table.column("origin_version").is_null())).get(
+            "ok", 0
         )
         / max(fit_seconds, 1e-9),
         "fit_seconds": fit_seconds,
         "core_seconds": _total(now, "core_seconds"),
         "data_bytes": _total(now, "data_bytes"),
-        "state_bytes": _total(members.table, "state_bytes"),
+        "state_bytes": _total(whole, "state_bytes"),
     }
     for column, sums in members.pooled.items():
         of = column if column in metrics else metric
@@ -84,6 +95,12 @@ def declared_params(declaration: ModelDeclaration) -> dict[str, str]:
         "seed": str(declaration.seed),
     }
     return declared | {f"params.{k}": str(v) for k, v in declaration.params.items()}
+
+
+def _counts(table: pa.Table) -> dict[str, int]:
+    """How many members have each status."""
+    found = pc.value_counts(table.column("status"))
+    return {str(each["values"]): int(each["counts"].as_py()) for each in found}
 
 
 def _total(table: Any, column: str) -> float:

@@ -27,6 +27,7 @@ __all__ = ["bundle", "serve_bundle"]
     help="Folder that the bundle's folder goes into.",
 )
 @click.option("--base", help="Base image of the Dockerfile: NAME@sha256:... [default: python:slim]")
+@click.option("--image", "tag", help="Also build the OCI image of this name (buildah, docker).")
 @click.option("--port", default=8080, show_default=True, help="The server's port.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option("--trust-pickle", is_flag=True, help="Open pickled members: runs the code in them.")
@@ -38,6 +39,7 @@ def bundle(
     profile: str | None,
     out: Path,
     base: str | None,
+    tag: str | None,
     port: int,
     workers: int,
     trust_pickle: bool,
@@ -70,6 +72,13 @@ def bundle(
         "hashes": made.content["hashes"],
         "seconds": time.perf_counter() - begun,
     }
+    if tag is not None:
+        from shoal.deploy import build_image
+
+        begun = time.perf_counter()
+        image = build_image(made, tag)
+        found |= {"image": image.tag, "image_id": image.ident, "builder": image.builder}
+        found["image_seconds"] = time.perf_counter() - begun
     if as_json:
         show.print_json(found)
         return
@@ -79,6 +88,11 @@ def bundle(
     )
     if found["hashes"] == "none":
         click.echo("No uv.lock has these versions: the requirements are pinned without hashes.")
+    if tag is not None:
+        click.echo(
+            f"Built {tag} ({found['image_id'][:19]}) with {found['builder']} in "
+            f"{found['image_seconds']:.1f} s"
+        )
     click.echo(f"Wrote {made.folder}\nNext: shoal rehearse {made.folder}")
 
 

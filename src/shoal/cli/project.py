@@ -13,6 +13,7 @@ from shoal.cli.options import as_json
 __all__ = ["demo", "init", "version"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_WORKFLOWS = {"github.yml": ".github/workflows/shoal.yml", "azure.yml": "azure-pipelines.yml"}
 
 
 def _templates() -> list[str]:
@@ -47,9 +48,20 @@ def write_template(template: str, folder: Path, name: str) -> None:
         )
     except OSError as error:
         raise ProjectError(f"{folder} cannot be written: {error}") from error
+    _write_workflows(folder)
     spec = folder / "spark-pipeline.yml"
     lines = spec.read_text().splitlines(keepends=True)
     spec.write_text("".join(f"name: {name}\n" if x.startswith("name:") else x for x in lines))
+
+
+def _write_workflows(folder: Path) -> None:
+    """What runs the project on GitHub and on Azure DevOps, for the first model by name."""
+    model = min(path.stem for path in (folder / "models").glob("*.py"))
+    for source, target in _WORKFLOWS.items():
+        path = folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = (_TEMPLATES.parent / "workflows" / source).read_text(encoding="utf-8")
+        path.write_text(text.replace("@MODEL@", model), encoding="utf-8")
 
 
 @command("shoal init flights && cd flights && python land.py && shoal run")
@@ -62,7 +74,7 @@ def write_template(template: str, folder: Path, name: str) -> None:
     help="What to start from.",
 )
 def init(name: str, template: str) -> None:
-    """Write a runnable project into the new folder NAME."""
+    """Write a runnable project into the new folder NAME, with its workflows for CI."""
     folder = Path(name)
     write_template(template, folder, folder.name)
     click.echo(f"Wrote a '{template}' project to {folder}/")

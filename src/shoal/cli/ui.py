@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +76,7 @@ def ui(
         desk = Desk(space)
         app = create_ui(desk, access, servers=servers)
 
-        threading.Thread(target=desk.warm, name="shoal-warm", daemon=True).start()
+        desk.warm()
 
         def ready(url: str) -> None:
             click.echo(f"The workspace of {space.project.name}: {url}  (Ctrl-C stops)")

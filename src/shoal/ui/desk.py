@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from shoal.errors import TableNotFound, nearest
+from shoal.errors import ShoalError, TableNotFound, nearest
 from shoal.lake import Summary, summarise
 from shoal.ui.cache import Cache, stamp_of
 
@@ -33,6 +34,11 @@ class Desk:
     Args:
         space: The workspace.
         on_engine: Called after the engine was started by a thread.
+
+    Attributes:
+        space: The workspace.
+        cache: What was read.
+        waiting: The libraries that pages need are still being loaded.
     """
 
     def __init__(
@@ -45,15 +51,22 @@ class Desk:
         self._starting = threading.Lock()
         self._planning = threading.RLock()
         self._started = False
+        self.waiting = False
         self._sources: dict[str, tuple[tuple[str, int], ...]] = {}
 
     def warm(self) -> None:
-        """Reads what the first pages need, so that they need not wait for it."""
-        self.summaries()
-        if self.tracked():
+        """Begins to read what the first pages need, and to start the engine, in a thread."""
+        threading.Thread(target=self._warm, name="shoal-warm", daemon=True).start()
+        self.waiting = True
+
+    def _warm(self) -> None:
+        with contextlib.suppress(ShoalError):  # the page that needs it will say it
+            self.summaries()
             for model in self.pointers():
                 self.versions(model)
-        self.engine()
+        self.waiting = False
+        with contextlib.suppress(ShoalError):
+            self.engine()
 
     @property
     def name(self) -> str:
@@ -75,15 +88,19 @@ class Desk:
 
     def names(self) -> list[str]:
         """The names of all tables."""
-        return [table.name for table in self.tables()]
+        return list(self._by_name())
 
     def tables(self) -> list[Table]:
         """All tables, by name."""
+        return list(self._by_name().values())
+
+    def _by_name(self) -> dict[str, Table]:
         root = self.space.lake.root
         schemas = [path for path in root.glob("*") if path.is_dir()] if root.is_dir() else []
         stamp = (tuple(map(str, schemas)), stamp_of(root, *schemas))
         kept = None if stamp[1] is None else stamp
-        return self.cache.get("tables", kept, self.space.lake.tables)
+        lake = self.space.lake
+        return self.cache.get("tables", kept, lambda: {t.name: t for t in lake.tables()})
 
     def table(self, name: str) -> Table:
         """One of these tables, by exactly its name: no path is made of what a request says.
@@ -91,9 +108,9 @@ class Desk:
         Raises:
             TableNotFound: There is none.
         """
-        for table in self.tables():
-            if table.name == name:
-                return table
+        found = self.find(name)
+        if found is not None:
+            return found
         close = nearest(name, self.names())
         raise TableNotFound(
             f"There is no table '{name}' in this lake.",
@@ -102,7 +119,7 @@ class Desk:
 
     def find(self, name: str) -> Table | None:
         """One of these tables, or None."""
-        return next((table for table in self.tables() if table.name == name), None)
+        return self._by_name().get(name)
 
     def kept(self, key: Hashable, make: Callable[[], T], *tables: str) -> T:
         """What is read from tables, as long as these have no new version.
@@ -113,13 +130,12 @@ class Desk:
             tables: Their names; those that do not exist yet count as they come.
         """
         found = [self.find(name) for name in tables]
-        paths = [Path(table.path, "_delta_log") for table in found if table is not None]
-        stamp = (tuple(map(str, paths)), stamp_of(*paths))
-        return self.cache.get(key, None if stamp[1] is None else stamp, make)
+        return self.cache.get(key, _stamp([table for table in found if table is not None]), make)
 
     def summary(self, table: Table) -> Summary:
         """A table's newest version."""
-        return self.kept(("summary", table.name), lambda: summarise(table), table.name)
+        key = ("summary", table.name)
+        return self.cache.get(key, _stamp([table]), lambda: summarise(table))
 
     def summaries(self) -> list[Summary]:
         """All tables' newest versions, by name; a table that cannot be read is left out."""
@@ -132,10 +148,15 @@ class Desk:
                 return None
 
         tables = self.tables()
-        if not tables:
-            return []
-        with ThreadPoolExecutor(8) as pool:
-            return [found for found in pool.map(one, tables) if found is not None]
+        stamps = [_stamp([table]) for table in tables]
+
+        def read() -> list[Summary]:
+            if not tables:
+                return []
+            with ThreadPoolExecutor(8) as pool:
+                return [found for found in pool.map(one, tables) if found is not None]
+
+        return self.cache.get("summaries", None if None in stamps else tuple(stamps), read)
 
     def tracked(self) -> bool:
         """Whether there is a registry to read; none is made by looking."""
@@ -212,3 +233,10 @@ class Desk:
         """
         ref = f"{model}/{version}"
         return self._fleets.get(("fleet", ref), "opened", lambda: self.space.tracker.fleet(ref))
+
+
+def _stamp(tables: list[Table]) -> Hashable:
+    """What changes when one of these tables gets a version."""
+    logs = [f"{table.path}/_delta_log" for table in tables]
+    times = stamp_of(*logs)
+    return None if times is None else (tuple(logs), times)

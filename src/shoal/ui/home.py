@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from shoal.ui.drift import drift_of
 from shoal.ui.fleetdata import FleetInfo, all_fleets, segments
 from shoal.ui.page import number, render
 from shoal.ui.routes import Missing, Router
@@ -139,6 +140,18 @@ def _fleet_steps(desk: Desk, healths: list[tuple[FleetInfo, dict[str, int]]]) ->
                     href=f"{page}?status=failed",
                     look="The segments",
                     start=(("kind", "train"), ("model", info.name), ("failed", "1")),
+                )
+            )
+        drift = drift_of(desk, info.name)
+        if drift is not None and drift.alarms:
+            steps.append(
+                Step(
+                    title=f"{drift.alarms:,} alarms are open in {info.name}",
+                    why=f"{drift.segments:,} segments drift or predict worse than promised.",
+                    state="bad",
+                    command=f"shoal monitor {info.name} --retrain",
+                    href=page,
+                    look="The segments",
                 )
             )
         if info.challenger and info.champion:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Jobs"]
 
-KINDS = ("run", "train", "search", "score", "evaluate")
+KINDS = ("run", "train", "search", "score", "evaluate", "monitor")
 _LOG = 200_000
 
 

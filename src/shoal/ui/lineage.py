@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import TableNotFound
 from shoal.ui.lineagedata import Graph, columns_of, graph
-from shoal.ui.page import render
+from shoal.ui.page import part, render
 from shoal.ui.routes import Missing, Router
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from shoal.workspace.lineage import Branch
 
 __all__ = ["add_lineage"]
-
-_ORDER = ("files", "topic", "table", "model", "predictions", "endpoint")
 
 
 def add_lineage(router: Router) -> None:
@@ -33,21 +32,25 @@ def _page(desk: Desk, request: Request) -> Response:
     focus = request.query_params.get("focus", "")
     if focus and focus not in found.nodes:
         focus = ""
+    key = (tuple(found.nodes.values()), found.edges)
+    return render(
+        request, desk, "lineage.html", page="lineage", title="Lineage", count=len(found.nodes),
+        drawing=desk.cache.get("drawing", key, lambda: _drawing(found)), laid=found.laid,
+        focus=focus, detail=_detail(desk, found, request) if focus else None,
+    )  # fmt: skip
+
+
+def _drawing(found: Graph) -> Markup:
+    """The nodes and edges as SVG."""
     drawn = [
-        {"node": node, "x": round(x), "y": round(y)}
+        {"node": found.nodes[name], "x": round(x), "y": round(y)}
         for name, (x, y) in found.laid.places.items()
-        for node in [found.nodes[name]]
     ]
     drawn.sort(key=lambda one: (one["x"], one["y"]))
     paths = [
         {"from": a, "to": b, "d": _curve(points)} for (a, b), points in found.laid.paths.items()
     ]
-    kinds = {node.kind for node in found.nodes.values()}
-    return render(
-        request, desk, "lineage.html", page="lineage", title="Lineage", drawn=drawn, paths=paths,
-        laid=found.laid, focus=focus, detail=_detail(desk, found, request) if focus else None,
-        kinds=[kind for kind in _ORDER if kind in kinds], count=len(found.nodes),
-    )  # fmt: skip
+    return part("part_graph.html", drawn=drawn, paths=paths)
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from shoal.pipeline import LINEAGE
+from shoal.ui.drift import drift_of
 from shoal.ui.fleetdata import all_fleets
 from shoal.ui.layout import Laid, lay_out
 from shoal.ui.rundata import past_runs
@@ -69,7 +70,7 @@ def graph(desk: Desk) -> Graph:
                 found[name] = _source(name)
         links[edge.source, edge.table] = None
     for info in fleets:
-        _add_model(info, summaries, found, links)
+        _add_model(desk, info, summaries, found, links)
     names, pairs = tuple(found), tuple(links)
     laid = desk.cache.get("laid", (names, pairs), lambda: lay_out(names, pairs))
     return Graph(nodes=found, edges=pairs, laid=laid)
@@ -123,6 +124,7 @@ def _source(name: str) -> Node:
 
 
 def _add_model(
+    desk: Desk,
     info: FleetInfo,
     summaries: Mapping[str, Summary],
     found: dict[str, Node],
@@ -136,6 +138,9 @@ def _add_model(
         table = summaries.get(info.table)
         if table is not None and seen.isdigit() and table.version > int(seen):
             state, why = "warn", f"{info.table} is at version {table.version}, it saw {seen}"
+        drift = drift_of(desk, info.name)
+        if drift is not None and drift.alarms:
+            state, why = "bad", f"{drift.alarms:,} alarms are open"
     href = f"/fleets/{quote(info.name)}"
     version = f"champion v{info.champion}" if info.champion else "no champion"
     found[name] = Node(

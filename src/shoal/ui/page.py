@@ -12,12 +12,13 @@ from urllib.parse import quote, urlencode
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
     from starlette.requests import Request
     from starlette.responses import Response
 
     from shoal.ui.desk import Desk
 
-__all__ = ["STATIC", "ago", "bytes_text", "number", "render", "short_value", "with_query"]
+__all__ = ["STATIC", "ago", "bytes_text", "number", "part", "render", "short_value", "with_query"]
 
 # An en dash, where a figure is not known.
 NOTHING = "\N{EN DASH}"
@@ -152,6 +153,13 @@ def _environment() -> Environment:
     }
     made.globals |= {"nav": PAGES, "with_query": with_query}
     return made
+
+
+def part(template: str, **values: Any) -> Markup:
+    """A part of a page, which other templates may hold."""
+    from markupsafe import Markup
+
+    return Markup(_environment().get_template(template).render(**values))  # noqa: S704  (escaped by the template)
 
 
 def render(

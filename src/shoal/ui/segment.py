@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from shoal.ui.chart import trend
+from shoal.ui.drift import drift_of_segment
 from shoal.ui.fleetdata import fleet_info
 from shoal.ui.page import render, segment_label
 from shoal.ui.routes import Missing, Router, whole
@@ -47,6 +48,7 @@ def _segment(desk: Desk, request: Request) -> Response:
         request, desk, "segment.html", page="fleets", title=f"{segment_label(key)} of {info.name}",
         info=info, key=key, member=member, version=version, other=other, past=past, chart=chart,
         rows=rows.tail(12).reverse(), count=rows.height,
+        drift=drift_of_segment(desk, info.name, key),
         series=address + (f"&against={other}" if other else ""),
     )  # fmt: skip
 

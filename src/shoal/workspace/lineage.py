@@ -69,6 +69,20 @@ class Lineage:
                 found.setdefault(name, set()).update([column] if column else [])
         return found
 
+    @cached_property
+    def _into(self) -> dict[str, list[Edge]]:
+        found: dict[str, list[Edge]] = {}
+        for edge in self.edges:
+            found.setdefault(edge.table, []).append(edge)
+        return found
+
+    @cached_property
+    def _out(self) -> dict[str, list[Edge]]:
+        found: dict[str, list[Edge]] = {}
+        for edge in self.edges:
+            found.setdefault(edge.source, []).append(edge)
+        return found
+
     def find(self, text: str) -> tuple[str, str | None]:
         """The table, and the column if one is named, that a person means by ``schema.t.column``.
 
@@ -130,9 +144,7 @@ class Lineage:
 
     def _sources(self, table: str, column: str | None) -> Iterator[_Step]:
         found: dict[tuple[str, str | None], str] = {}
-        for edge in self.edges:
-            if edge.table != table:
-                continue
+        for edge in self._into.get(table, ()):
             if column is None:
                 found[edge.source, None] = "direct"
             elif edge.column in (column, None):
@@ -143,9 +155,7 @@ class Lineage:
 
     def _uses(self, source: str, column: str | None) -> Iterator[_Step]:
         found: dict[tuple[str, str | None], str] = {}
-        for edge in self.edges:
-            if edge.source != source:
-                continue
+        for edge in self._out.get(source, ()):
             if column is None:
                 found[edge.table, None] = "direct"
             elif edge.source_column in (column, None):

@@ -51,8 +51,13 @@ servers:
 	@command -v mvn >/dev/null || $(call install,maven)
 	@timeout 300 $(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
 
-# The Apache Spark with Delta Lake that engine = "spark" starts; its tests say why they are skipped.
+# The browser that the workspace is tested in, and axe-core, which checks that all can use it. The
+# Apache Spark with Delta Lake that engine = "spark" starts. Tests say why they are skipped.
 servers-heavy: servers
+	@command -v chromium >/dev/null || $(call install,chromium)
+	@test -s $(TOOLS)/axe/axe.min.js || { mkdir -p $(TOOLS)/axe && cd $(TOOLS)/axe && \
+	  npm pack --silent axe-core@4.14.1 >/dev/null && tar xzf axe-core-*.tgz --strip-components=1 package/axe.min.js package/LICENSE; } || \
+	  echo "axe-core could not be fetched; the tests of accessibility are skipped."
 	@$(RUN) shoal spark setup || echo "Apache Spark could not be had; its tests are skipped."
 
 test-heavy: setup-heavy servers-heavy ## The tests that need minutes, PyTorch, TensorFlow or other engines
@@ -76,6 +81,7 @@ bench: setup ## The benchmarks, as ratios
 	@$(RUN) python benchmarks/scoring.py
 	@$(RUN) python benchmarks/pipeline.py
 	@$(RUN) python benchmarks/medallion.py
+	@$(RUN) python benchmarks/ui.py
 
 clean: ## Remove what make made
 	@rm -rf .venv $(TOOLS) demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

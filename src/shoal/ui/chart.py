@@ -25,9 +25,10 @@ def _markup(parts: Sequence[str]) -> Markup:
     return Markup("".join(parts))  # noqa: S704  (texts in it were escaped one by one)
 
 
-def _opened(label: str, width: int, height: int) -> str:
+def _opened(label: str, width: int, height: int, role: str = "img") -> str:
+    """A drawing's start; what is an image holds no links."""
     box = f'class="chart" viewBox="0 0 {width} {height}"'
-    return f'<svg {box} role="img" aria-label="{_escape(label)}">'
+    return f'<svg {box} role="{role}" aria-label="{_escape(label)}">'
 
 
 def _escape(text: object) -> str:
@@ -74,7 +75,7 @@ def histogram(
     top = max(int(counts.max()), int(behind.max()) if behind is not None else 0, 1)
     base, left, right = height - 22, 8, width - 8
     step = (right - left) / bins
-    parts = [_opened(label, width, height)]
+    parts = [_opened(label, width, height, "img" if href is None else "group")]
     for i, count in enumerate(counts.tolist()):
         x, upper = left + i * step, float(values.max()) if i == bins - 1 else float(edges[i + 1])
         title = f"{number(float(edges[i]))} to {number(upper)}: {count:,}"
@@ -213,7 +214,7 @@ def waterfall(spans: Sequence[Span], *, label: str, width: int = 900) -> Markup:
     total = max(span.start + span.seconds for span in spans) or 1.0
     height = row * len(spans) + 22
     scale = (right - left) / total
-    parts = [_opened(label, width, height)]
+    parts = [_opened(label, width, height, "group")]
     for i in range(5):
         x = left + (right - left) * i / 4
         parts.append(f'<line class="axis" x1="{x:.0f}" x2="{x:.0f}" y1="0" y2="{height - 18}"/>')

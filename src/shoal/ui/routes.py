@@ -102,7 +102,7 @@ class Router:
     def _guarded(self, handler: Callable[..., Response], request: Request, *more: Any) -> Response:
         try:
             if self.desk.waiting and "text/html" in request.headers.get("accept", ""):
-                return render(request, self.desk, "waiting.html", status=503, title="Starting")
+                return render(request, self.desk, "waiting.html", status=202, title="Starting")
             return handler(self.desk, request, *more)
         except ShoalError as error:
             return failed(self.desk, request, error)

@@ -49,7 +49,13 @@
       const button = form.querySelector('button[type="submit"], button:not([type])');
       setTimeout(() => { if (button) { button.disabled = true; button.textContent = form.dataset.once; } });
     }));
-    part.querySelectorAll("[data-width]").forEach((bar) => { bar.style.width = bar.dataset.width + "%"; });
+    // What scrolls sideways must be reachable by keys.
+    part.querySelectorAll(".scroll:not([tabindex])").forEach((place) => {
+      if (place.scrollWidth <= place.clientWidth + 1) return;
+      place.tabIndex = 0;
+      place.setAttribute("role", "region");
+      place.setAttribute("aria-label", (place.closest(".card")?.querySelector("h2, h3, caption")?.textContent ?? "Page") + ", table");
+    });
   };
 
   document.addEventListener("keydown", (event) => {

@@ -15,7 +15,8 @@
     const tables = Object.keys(names), used = tables.filter((name) => text.includes(name.toLowerCase()));
     const columns = [...new Set((used.length ? used : tables).flatMap((name) => names[name]))];
     const last = low.split(".").pop();
-    const found = [...columns.filter((c) => c.toLowerCase().startsWith(last)), ...tables.filter((t) => t.toLowerCase().startsWith(low) || t.split(".")[1].toLowerCase().startsWith(low)), ...WORDS.filter((w) => w.toLowerCase().startsWith(low))];
+    const dotted = low.includes(".") && tables.some((t) => t.toLowerCase().startsWith(low));
+    const found = [...(dotted ? [] : columns.filter((c) => c.toLowerCase().startsWith(last))), ...tables.filter((t) => t.toLowerCase().startsWith(low) || t.split(".")[1].toLowerCase().startsWith(low)), ...WORDS.filter((w) => w.toLowerCase().startsWith(low))];
     return [...new Set(found)].filter((w) => w.toLowerCase() !== low).slice(0, 30);
   };
   const close = () => { list?.remove(); list = null; area.removeAttribute("aria-activedescendant"); };

@@ -107,14 +107,11 @@ def checked(page, axe: str) -> list[str]:
 
 
 def keep(page, name: str) -> None:
-    """A small picture for the documentation."""
-    import io
-
-    from PIL import Image
-
+    """A picture for the documentation."""
     PICTURES.mkdir(parents=True, exist_ok=True)
-    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    image.quantize(64, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
+    path = PICTURES / f"{name}.png"
+    page.screenshot(path=path)
+    assert path.stat().st_size < 200_000
 
 
 def test_from_home_to_the_evidence_and_a_promotion(page, root):

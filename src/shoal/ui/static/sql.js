@@ -89,7 +89,7 @@
       const line = element("tr");
       answer.columns.forEach((column, c) => {
         const value = answer.values[c][i];
-        line.append(element("td", value === null ? "null" : String(value), "value" + (column.kind === "number" ? " num" : "") + (value === null ? " null" : "")));
+        line.append(element("td", value === null ? "null" : String(typeof value === "number" ? Number(value.toPrecision(12)) : value), "value" + (column.kind === "number" ? " num" : "") + (value === null ? " null" : "")));
       });
       body.append(line);
     }

@@ -142,6 +142,9 @@ def test_a_slow_head_is_cut_off_and_hurts_nobody(tracker: Tracker, tmp_path: Pat
         with socket.create_connection((parts.hostname, parts.port), timeout=30) as garbage:
             garbage.sendall(b"\x00\xff\x16\x03 nonsense\r\n\r\n")
             assert garbage.recv(100).startswith(b"HTTP/1.1 400")
+        with socket.create_connection((parts.hostname, parts.port), timeout=30) as endless:
+            endless.sendall(b"GET / HTTP/1.1\r\nX-A: " + b"a" * 70_000)
+            assert endless.recv(100).startswith(b"HTTP/1.1 431")
         with Client(server.url) as client:
             assert client.models()[0]["name"] == "delay"
 

@@ -30,10 +30,13 @@ async def body_of(request: Request, *, largest: int, seconds: float) -> bytes:
         seconds: How long it may take to arrive.
 
     Raises:
-        Refused: 400, 408 or 413.
+        Refused: 400, 408, 413 or 415.
     """
     import anyio
     from starlette.requests import ClientDisconnect
+
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(415, "The body is compressed; the server reads plain bodies only.")
 
     parts: list[bytes] = []
     size = 0

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["patient_protocol"]
 
+_LARGEST_HEAD = 64 * 1024
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
+
 
 def patient_protocol(seconds: float, quick: Quick | None = None) -> type[asyncio.Protocol]:
     """Gives uvicorn's protocol class, with a limit on the time that a request's head may take.
@@ -43,6 +49,7 @@ class _Patient:
     reading = False
     held: tuple[Any, Any] | None = None
     answered = False
+    head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)  # type: ignore[misc]
@@ -56,9 +63,13 @@ class _Patient:
             self.reading = False
             self._let_go()
         if self.answered or self._answering():
+            self.head_bytes = 0
             self._stop()
-        else:
-            self._wait()
+            return
+        self.head_bytes += len(data)
+        if self.head_bytes > _LARGEST_HEAD:
+            self._refuse()
+        self._wait()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._stop()
@@ -118,6 +129,13 @@ class _Patient:
         if self.late is not None:
             self.late.cancel()
             self.late = None
+
+    def _refuse(self) -> None:
+        """A head without end would fill the memory."""
+        transport = self.transport  # type: ignore[attr-defined]
+        if not transport.is_closing():
+            transport.write(_TOO_LARGE)
+            transport.close()
 
     def _cut(self) -> None:
         self.late = None

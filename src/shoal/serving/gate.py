@@ -20,12 +20,15 @@ class Gate:
     Args:
         concurrency: How many requests are predicted at the same time.
         queue: How many more may wait.
+        seconds: How long one may wait.
     """
 
-    def __init__(self, *, concurrency: int, queue: int) -> None:
+    def __init__(self, *, concurrency: int, queue: int, seconds: float = 30.0) -> None:
         import anyio
 
         self._limiter = anyio.CapacityLimiter(concurrency)
+        self._turns = anyio.Semaphore(concurrency)
+        self._seconds = seconds
         self._room = concurrency + queue
         self.inside = 0
 
@@ -53,6 +56,17 @@ class Gate:
         self.check()
         self.inside += 1
         try:
-            return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
+            with anyio.fail_after(self._seconds):
+                await self._turns.acquire()
+            try:
+                return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
+            finally:
+                self._turns.release()
+        except TimeoutError:
+            raise Refused(
+                503,
+                f"The server is busy: the request waited for {self._seconds:g} seconds. Try again.",
+                {"retry-after": "2"},
+            ) from None
         finally:
             self.inside -= 1

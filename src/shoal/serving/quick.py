@@ -110,7 +110,7 @@ class Quick:
         if found is None:
             return None
         fields = dict(scope["headers"])
-        if fields.get(b"content-type") != b"application/json":
+        if fields.get(b"content-type") != b"application/json" or b"content-encoding" in fields:
             return None
         size = fields.get(b"content-length", b"")
         if not size.isdigit() or int(size) > _MOST_BYTES:

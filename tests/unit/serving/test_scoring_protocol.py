@@ -142,6 +142,11 @@ def test_other_content_types_are_415(app: Any, kind: str) -> None:
     refusal(post(app, {"dataframe_records": [ROW]}, {"content-type": kind}), 415)
 
 
+def test_a_compressed_body_is_415(app: Any) -> None:
+    answer = call(app, "POST", "/invocations", b"{}", {**JSON, "content-encoding": "gzip"})
+    assert (answer.status, b"compressed" in answer.body) == (415, True)
+
+
 def test_content_type_may_be_missing_or_name_utf_8(app: Any) -> None:
     refusal(post(app, {"dataframe_records": [ROW]}, {}), 415)
     for kind in ("application/json; charset=UTF-8", 'Application/JSON;charset="utf-8"'):

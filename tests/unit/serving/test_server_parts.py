@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from shoal.serving import (
     create_app,
     new_token,
 )
+from shoal.serving.answers import Refused
+from shoal.serving.gate import Gate
 from shoal.tracking import Tracker
 
 
@@ -348,3 +352,20 @@ def test_the_documents_describe_what_is_served(models: ServedModels) -> None:
     page = call(app, "GET", "/docs").body.decode()
     assert "/models/delay/invocations" in page
     assert "http" not in page.replace("http-equiv", "")  # it loads nothing
+
+
+def test_a_request_waits_for_its_turn_only_so_long() -> None:
+    gate = Gate(concurrency=1, queue=5, seconds=0.2)
+    free = threading.Event()
+
+    async def ask() -> list[object]:
+        first = asyncio.create_task(gate.run(free.wait, 30))
+        while not gate.inside:
+            await asyncio.sleep(0)
+        with pytest.raises(Refused) as caught:
+            await gate.run(int)
+        assert (caught.value.status, caught.value.headers) == (503, {"retry-after": "2"})
+        free.set()
+        return [await first, await gate.run(int), gate.inside]
+
+    assert asyncio.run(ask()) == [True, 0, 0]

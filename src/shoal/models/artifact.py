@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from shoal.errors import ModelError
+from shoal.models.code import write_code
 
 __all__ = [
     "MEMBER_SCHEMA",
@@ -69,6 +70,7 @@ class FleetHeader:
         classes: The target's values in the order of the estimators' class codes.
         modules: Modules outside the allow-list whose estimator classes the fleet uses.
         interval: The share of targets that prediction intervals are to cover; None without.
+        code: SHA-256 of the modules whose source the artifact keeps, by name.
     """
 
     model: str
@@ -84,6 +86,7 @@ class FleetHeader:
     classes: tuple[str | int | bool, ...] | None = None
     modules: tuple[str, ...] = field(default=())
     interval: float | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``fleet.json``."""
@@ -105,10 +108,18 @@ class FleetHeader:
             content["classes"] = list(self.classes)
         if self.interval is not None:
             content["interval"] = self.interval
+        if self.code:
+            content["code"] = dict(self.code)
         return content
 
 
-def write_fleet(folder: str | Path, header: FleetHeader, members: pa.Table) -> None:
+def write_fleet(
+    folder: str | Path,
+    header: FleetHeader,
+    members: pa.Table,
+    *,
+    code: Mapping[str, str] | None = None,
+) -> None:
     """Write a fleet artifact.
 
     Args:
@@ -117,6 +128,7 @@ def write_fleet(folder: str | Path, header: FleetHeader, members: pa.Table) -> N
         members: One row per segment and fallback group, with the columns ``segment``, ``level``,
             ``status``, ``model_used``, ``reason``, ``template``, ``state`` and maybe
             ``interval``; others are dropped.
+        code: Source of the modules that members' classes come from, by name.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +139,8 @@ def write_fleet(folder: str | Path, header: FleetHeader, members: pa.Table) -> N
         pa.ipc.new_file(sink, MEMBER_SCHEMA) as writer,
     ):
         writer.write_table(rows)
+    if code:
+        header = replace(header, code=write_code(folder, code))
     text = json.dumps(header.to_json(), ensure_ascii=False, indent=1)
     (folder / "fleet.json").write_text(text, encoding="utf-8")
 
@@ -176,6 +190,7 @@ def read_header(folder: Path) -> FleetHeader:
             classes=tuple(content["classes"]) if "classes" in content else None,
             modules=tuple(content.get("modules", ())),
             interval=content.get("interval"),
+            code=content.get("code", {}),
         )
     except (KeyError, TypeError) as error:
         raise ModelError(f"{path} is not a fleet header: {error!r}") from error

@@ -7,7 +7,7 @@ import json
 import math
 import struct
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ import numpy as np
 
 from shoal.errors import ModelError
 from shoal.models.allowed import is_reduced, resolve_class, trusted_module
+from shoal.models.code import RecordedCode
+from shoal.models.deep import build_deep
+from shoal.models.deep.keras import keras_classes
 from shoal.models.native import load_native
 from shoal.models.opaque import dump_pickle, load_pickle, load_skops
 from shoal.models.structure import Different, Node, Unsupported, describe, fill
@@ -24,6 +27,7 @@ __all__ = [
     "Decoder",
     "Encoded",
     "Encoder",
+    "class_map",
     "decode",
     "encode",
     "is_pickled",
@@ -100,6 +104,7 @@ class Decoder:
             be built.
         classes: Classes at hand by full name, which need not be imported.
         trust_pickle: Unpickle members that were pickled.
+        code: Source of trusted modules that need not be importable.
 
     Raises:
         ModelError: The template is not one of ours, or it is pickled and not trusted.
@@ -112,6 +117,7 @@ class Decoder:
         classes: Mapping[str, type[Any]] | None = None,
         *,
         trust_pickle: bool = False,
+        code: RecordedCode | None = None,
     ) -> None:
         try:
             content = json.loads(template)
@@ -129,6 +135,7 @@ class Decoder:
             )
         self._modules = tuple(modules)
         self._classes: dict[str, type[Any]] = dict(classes or {})
+        self._code = code
         installed = importlib.metadata.version("scikit-learn")  # importing it takes a second
         if fitted_with.split(".")[:2] != installed.split(".")[:2]:
             warnings.warn(
@@ -174,6 +181,12 @@ class Decoder:
         if tag == "native":
             params = {k: self._build(v, reader) for k, v in node[2].items()}
             return load_native(self._class(node[1]), params, reader.blob())
+        return self._leaf(node, reader)
+
+    def _leaf(self, node: Node, reader: _Reader) -> Any:
+        tag = node[0]
+        if tag in ("module", "net", "keras"):
+            return build_deep(node, reader, self._class, lambda child: self._build(child, reader))
         leaf = _LEAVES.get(tag)
         if leaf is None:
             raise ModelError(f"The model's template has an unknown node {tag!r}.")
@@ -195,7 +208,7 @@ class Decoder:
     def _class(self, path: str) -> type[Any]:
         found = self._classes.get(path)
         if found is None:
-            found = self._classes[path] = resolve_class(path, self._modules)
+            found = self._classes[path] = resolve_class(path, self._modules, self._code)
         return found
 
 
@@ -336,8 +349,7 @@ def prove_round_trip(estimator: Any, encoded: Encoded, features: np.ndarray[Any,
         ModelError: The decoded estimator fails or predicts something else.
     """
     name = type(estimator).__name__
-    classes: dict[str, type[Any]] = {}
-    _collect_classes(estimator, classes)
+    classes = class_map(estimator)
     # It was made here, a moment ago.
     again = Decoder(encoded.template, classes=classes, trust_pickle=True).decode(encoded.state)
     hint = "keep what it learns in plain attributes: numbers, text, lists and numpy arrays"
@@ -356,16 +368,31 @@ def prove_round_trip(estimator: Any, encoded: Encoded, features: np.ndarray[Any,
         )
 
 
+def class_map(estimator: Any) -> dict[str, type[Any]]:
+    """The classes of an estimator and of what it holds, by full name."""
+    classes: dict[str, type[Any]] = {}
+    _collect_classes(estimator, classes)
+    return classes
+
+
 def _collect_classes(value: Any, found: dict[str, type[Any]]) -> None:
     if isinstance(value, list | tuple):
         for each in value:
             _collect_classes(each, found)
     elif isinstance(value, dict):
         _collect_classes(list(value.values()), found)
-    elif hasattr(value, "fit") and hasattr(value, "__dict__") and not isinstance(value, type):
+    elif _is_built(value):
         cls = type(value)
-        found[f"{cls.__module__}.{cls.__qualname__}"] = cls
+        path = f"{cls.__module__}.{cls.__qualname__}"
+        found[path] = cls
         _collect_classes(list(vars(value).values()), found)
+
+
+def _is_built(value: Any) -> bool:
+    """Whether it is an estimator, or a module of PyTorch."""
+    if isinstance(value, type) or not hasattr(value, "__dict__"):
+        return False
+    return hasattr(value, "fit") or hasattr(value, "named_parameters")
 
 
 def is_pickled(template: str) -> bool:
@@ -375,19 +402,21 @@ def is_pickled(template: str) -> bool:
 
 def template_modules(template: str) -> tuple[str, ...]:
     """The modules outside the allow-list whose classes a template names."""
-    found: set[str] = set()
+    modules = {path.rpartition(".")[0] for path in _class_paths(json.loads(template)["root"])}
+    return tuple(sorted(m for m in modules if not trusted_module(m)))
 
-    def visit(node: Any) -> None:
-        if isinstance(node, dict):
-            for child in node.values():
-                visit(child)
-        elif isinstance(node, list):
-            if node and node[0] == "object":
-                module = str(node[1]).rpartition(".")[0]
-                if not trusted_module(module):
-                    found.add(module)
-            for child in node:
-                visit(child)
 
-    visit(json.loads(template)["root"])
-    return tuple(sorted(found))
+def _class_paths(node: Any) -> Iterator[str]:
+    """The classes that a node names, by full name."""
+    if isinstance(node, dict):
+        if isinstance(node.get("class"), str):  # a module of PyTorch
+            yield node["class"]
+        node = list(node.values())
+    elif not isinstance(node, list):
+        return
+    elif node and node[0] in ("object", "net"):
+        yield str(node[1])
+    elif node and node[0] == "keras":
+        yield from keras_classes(node)
+    for child in node:
+        yield from _class_paths(child)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shoal.errors import ModelError, nearest
+from shoal.models.deep import seeded, wrapped
 from shoal.models.gate import Gate
 from shoal.models.metrics import metric_names, metric_task
 from shoal.models.search import Search, source_text
@@ -58,6 +59,7 @@ class ModelDeclaration:
         search: How the function's parameters are searched for; None takes ``params``.
         tuned: What a search found instead of ``params``, by the key of a segment or of its first
             key columns, such as ``["UA"]``, or by a cluster such as ``{"region":"north"}``.
+        workers: How many processes fit the model together; None fits it in one, by itself.
         function: Returns the unfitted estimator.
         location: Where the function was declared, as ``file.py:12``.
     """
@@ -86,6 +88,7 @@ class ModelDeclaration:
     pin: str | None = None
     search: Search | None = None
     tuned: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    workers: int | None = None
     function: Callable[..., Any]
     location: str
 
@@ -118,6 +121,7 @@ class ModelDeclaration:
                 "seasonal_naive:<feature column>."
             )
         self._check_roles(where)
+        self._check_workers(where)
         if self.promote_if is not None:
             try:
                 Gate(self.promote_if)
@@ -148,6 +152,21 @@ class ModelDeclaration:
                 f"{where}: mase compares with the naive forecast of the training rows.",
                 hint='give time="..." or baseline="seasonal_naive:<feature column>"',
             )
+
+    def _check_workers(self, where: str) -> None:
+        if self.workers is None:
+            return
+        if self.workers < 1:
+            raise ModelError(f"{where}: workers is {self.workers}; expected 1 or more.")
+        if self.by:
+            raise ModelError(
+                f"{where}: workers={self.workers} fits one model in several processes, but by= "
+                "makes many models, which are fitted side by side anyway.",
+                hint="leave workers out; how many processes fit a fleet is the profile's: "
+                "[profiles.default] workers = 8 in shoal.toml",
+            )
+        if self.weight:
+            raise ModelError(f"{where}: workers= does not take weights of rows yet.")
 
     def _check_roles(self, where: str) -> None:
         one = {"time": self.time, "weight": self.weight}
@@ -184,13 +203,15 @@ class ModelDeclaration:
         """
         where = f"Model {self.name!r} ({self.location})"
         try:
-            estimator = self.function(**self.params)
+            estimator = seeded(lambda: self.function(**self.params), self.seed)
         except Exception as error:
             raise ModelError(
-                f"{where}: the function raised {type(error).__name__}: {error}"
+                f"{where}: the function raised {type(error).__name__}: {error}",
+                hint=_pip_line(error),
             ) from error
         if "statsforecast" in sys.modules:
             estimator = _wrapped(estimator, where)
+        estimator = wrapped(estimator, self.seed)
         missing = [a for a in ("fit", "predict") if not callable(getattr(estimator, a, None))]
         if missing or isinstance(estimator, type):
             found = (
@@ -200,7 +221,7 @@ class ModelDeclaration:
             )
             raise ModelError(
                 f"{where}: the function returned {found}; expected an unfitted estimator.",
-                hint="return one, for example: return Ridge(alpha=1.0)",
+                hint=_example(estimator),
             )
         return estimator
 
@@ -236,6 +257,7 @@ class ModelDeclaration:
             given["backtest"] = self.backtest
         given["trust_pickle"] = self.trust_pickle
         given["weight"] = self.weight
+        given["workers"] = self.workers
         return {name: value for name, value in given.items() if value}
 
     def _searched(self) -> dict[str, object]:
@@ -247,6 +269,33 @@ class ModelDeclaration:
             scopes = sorted(self.tuned.items())
             found["tuned"] = [[key, {n: repr(v) for n, v in p.items()}] for key, p in scopes]
         return found
+
+
+# The extras that bring what a model's function may import.
+_EXTRAS = {
+    "keras": "tensorflow",
+    "lightgbm": "lightgbm",
+    "safetensors": "torch",
+    "skorch": "torch",
+    "statsforecast": "forecast",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
+    "xgboost": "xgboost",
+}
+
+
+def _pip_line(error: Exception) -> str | None:
+    top = (getattr(error, "name", None) or "").partition(".")[0]
+    found = isinstance(error, ImportError) and _EXTRAS.get(top)
+    return f"install it: pip install 'shoal[{found}]'" if found else None
+
+
+def _example(estimator: Any) -> str:
+    if hasattr(estimator, "named_parameters"):
+        return "give the module a loop: return skorch.NeuralNetRegressor(module, max_epochs=20)"
+    if type(estimator).__module__.startswith("keras."):
+        return "return keras.wrappers.SKLearnRegressor(model, fit_kwargs={'epochs': 20})"
+    return "return one, for example: return Ridge(alpha=1.0)"
 
 
 def _wrapped(estimator: Any, where: str) -> Any:

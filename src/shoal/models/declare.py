@@ -45,6 +45,7 @@ def model(
     trust_pickle: bool = False,
     promote_if: str | None = None,
     search: Search | None = None,
+    workers: int | None = None,
     name: str | None = None,
 ) -> Callable[[F], F]:
     """Declare a model over a function that returns an unfitted scikit-learn estimator.
@@ -84,6 +85,8 @@ def model(
         promote_if: What a new version must meet to become the champion, in metrics of its own and
             of the champion: ``mae < champion.mae * 0.99 and failed_share < 0.01``.
         search: A search for the function's parameters, instead of ``params``.
+        workers: Processes that fit the model together, each with its rows of every batch: nets of
+            skorch, Keras's wrappers, XGBoost, or an estimator's own ``fit_shard``.
         name: The model's name; default the function's.
 
     Returns:
@@ -118,6 +121,7 @@ def model(
             trust_pickle=trust_pickle,
             promote_if=promote_if,
             search=search,
+            workers=workers,
             function=function,
             location=_location(function),
         )

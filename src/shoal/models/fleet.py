@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from shoal.errors import ModelError, RequestError
 from shoal.models.affine import Affine, Lines
 from shoal.models.artifact import MEMBER_SCHEMA, FleetHeader, member_rows, read_header
 from shoal.models.cache import DecodedCache
+from shoal.models.code import RecordedCode, read_code
 from shoal.models.codecs import Decoder
 from shoal.models.columns import accepts_nan, feature_columns, numbers
 from shoal.models.segments import segment_codes, segment_key
@@ -42,12 +43,13 @@ class Fleet:
         memory: int,
         modules: Collection[str],
         trust_pickle: bool,
+        code: RecordedCode | None = None,
     ) -> None:
         self.header = header
         self._members = members
         self._rows = {key: i for i, key in enumerate(members.column("segment").to_pylist())}
         self._decoders = {
-            name: Decoder(template, modules, trust_pickle=trust_pickle)
+            name: Decoder(template, modules, trust_pickle=trust_pickle, code=code)
             for name, template in header.templates.items()
         }
         self._straight = {
@@ -77,6 +79,7 @@ class Fleet:
         memory: int = 256 * 2**20,
         modules: Collection[str] = (),
         trust_pickle: bool = False,
+        known_code: Mapping[str, str] | None = None,
     ) -> Fleet:
         """Open an artifact folder; members stay in the memory-mapped file until they are used.
 
@@ -90,6 +93,8 @@ class Fleet:
                 has no way to say it).
             trust_pickle: Unpickle members that were pickled, which runs whatever code they hold;
                 the environment variable ``SHOAL_TRUST_PICKLE=1`` says so for stock MLflow.
+            known_code: SHA-256 by name of modules that the caller runs anyway: an artifact whose
+                own code is exactly of these needs no further trust.
 
         Raises:
             ModelError: The folder is no fleet artifact, its members are pickled and not trusted,
@@ -105,8 +110,13 @@ class Fleet:
             raise ModelError(f"{path} cannot be read: {error}") from error
         environment = os.environ.get("SHOAL_TRUSTED_MODULES", "").split(",")
         trusted = {*modules, *(name.strip() for name in environment)} - {""}
+        code = read_code(folder, header.code) if header.code else None
+        if header.code and all((known_code or {}).get(n) == d for n, d in header.code.items()):
+            trusted |= set(header.code)
         unpickle = trust_pickle or os.environ.get("SHOAL_TRUST_PICKLE") == "1"
-        return cls(header, members, memory=memory, modules=trusted, trust_pickle=unpickle)
+        return cls(
+            header, members, memory=memory, modules=trusted, trust_pickle=unpickle, code=code
+        )
 
     @property
     def segments(self) -> int:

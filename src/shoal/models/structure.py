@@ -17,6 +17,8 @@ An estimator is described as a tree of JSON nodes, each a list that starts with 
     ["reduced", class, arguments, state]       a compiled internal, such as a tree
     ["records", dtype, 2, "C"]  an array of records    ["objects", shape, [node, ..]]
     ["random", class]       a random number generator; its state as JSON is state
+    ["module", structure]   a PyTorch module; its tensors, as safetensors, are state
+    ["net", class, ...]     a skorch net    ["keras", ...]  a Keras model and its wrapper
     ["skops", class]        an estimator with compiled internals; its skops bytes are state
     ["pickle", name]        at the root alone: a pickled estimator, only where it is trusted
 
@@ -36,10 +38,12 @@ import numpy as np
 
 from shoal.errors import ModelError
 from shoal.models.allowed import is_estimator_class, is_part, is_reduced, trusted_module
+from shoal.models.code import has_source
+from shoal.models.deep import describe_deep
 from shoal.models.native import dump_native, is_native
 from shoal.models.opaque import dump_skops
 
-__all__ = ["Different", "Unsupported", "describe", "fill"]
+__all__ = ["Different", "Unsupported", "append_blob", "describe", "fill", "refuse_class"]
 
 Node = list[Any]
 _SIZE = struct.Struct("<Q")
@@ -83,6 +87,9 @@ def describe(value: Any, parts: list[bytes], where: str, *, fitted: bool = False
     internal = _describe_internal(value, parts, where)
     if internal is not None:
         return internal
+    deep = describe_deep(value, parts, where)
+    if deep is not None:
+        return deep
     if not isinstance(value, type) and is_estimator_class(kind):
         return _describe_estimator(value, parts, where)
     name = getattr(value, "__qualname__", None)
@@ -133,7 +140,7 @@ def _describe_internal(value: Any, parts: list[bytes], where: str) -> Node | Non
     if cls in (np.random.RandomState, np.random.Generator):
         source = value.bit_generator if hasattr(value, "bit_generator") else value._bit_generator
         text = json.dumps(source.state, default=lambda array: array.tolist())
-        _append_bytes(text.encode(), parts)
+        append_blob(text.encode(), parts)
         return ["random", cls.__name__]
     return None
 
@@ -204,7 +211,7 @@ def _describe_estimator(value: Any, parts: list[bytes], where: str) -> Node:
         params = value.get_params(deep=False)
         empty: list[bytes] = []
         nodes = {k: describe(v, empty, f"{where}.{k}") for k, v in params.items()}
-        _append_bytes(dump_native(value), parts)
+        append_blob(dump_native(value), parts)
         return ["native", path, nodes]
     known = len(parts)
     try:
@@ -221,7 +228,7 @@ def _describe_estimator(value: Any, parts: list[bytes], where: str) -> Node:
         if data is None:
             raise  # what was found first names the attribute
         del parts[known:]
-        _append_bytes(data, parts)
+        append_blob(data, parts)
         return ["skops", path]
 
 
@@ -229,17 +236,27 @@ def _describe_attributes(value: Any, parts: list[bytes], where: str) -> dict[str
     cls = type(value)
     if _own_state(cls):
         raise Unsupported(f"{where} is a {cls.__name__}, which has its own way to be stored")
-    if "<locals>" in cls.__qualname__ or not _importable(cls.__module__):
-        raise Unsupported(
-            f"{where} is of class {cls.__module__}.{cls.__qualname__}, which no other process can "
-            "import: move it to a module that can be imported wherever the model is used"
-        )
+    refuse_class(cls, where)
     declared = value.get_params(deep=False) if hasattr(value, "get_params") else {}
     return {
         # A forest gives each tree its own random_state: a result of fitting in effect.
         k: describe(v, parts, f"{where}.{k}", fitted=k not in declared or k == "random_state")
         for k, v in vars(value).items()
     }
+
+
+def refuse_class(cls: type[Any], where: str) -> None:
+    """Refuse a class that nobody could find again.
+
+    Raises:
+        Unsupported: It is local to a function, or its module has no code to import or to keep.
+    """
+    if "." in cls.__qualname__ or not (_importable(cls.__module__) or has_source(cls)):
+        raise Unsupported(
+            f"{where} is of class {cls.__module__}.{cls.__qualname__}, which no other process can "
+            "import: move it to the top of a file of the project's models, or to a module that can "
+            "be imported wherever the model is used"
+        )
 
 
 def _importable(module: str) -> bool:
@@ -251,7 +268,8 @@ def _importable(module: str) -> bool:
         return False
 
 
-def _append_bytes(data: bytes, parts: list[bytes]) -> None:
+def append_blob(data: bytes, parts: list[bytes]) -> None:
+    """Add bytes to a state, with their number before them."""
     parts.append(_SIZE.pack(len(data)))
     parts.append(data)
 

@@ -328,6 +328,14 @@ def move_alias(client: MlflowClient, name: str, alias: str, version: int) -> Non
             return
 
 
+# What a template says of networks, and the packages that open them.
+_NETWORKS = {
+    '"torch.nn.': ("torch", "safetensors"),
+    '["net",': ("skorch", "torch", "safetensors"),
+    '["keras",': ("keras", "tensorflow-cpu", "tensorflow", "safetensors"),
+}
+
+
 def _requirements(header: FleetHeader) -> list[str]:
     """What loading the fleet imports, pinned to what is installed now."""
     templates = " ".join(header.templates.values())
@@ -335,6 +343,8 @@ def _requirements(header: FleetHeader) -> list[str]:
     names += [
         name for name in ("xgboost", "xgboost-cpu", "lightgbm") if name.split("-")[0] in templates
     ]
+    for part, brings in _NETWORKS.items():
+        names += brings if part in templates else ()
     installed = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -390,7 +390,13 @@ class Tracker:
             for key, value in tags.items():
                 self._client.set_tag(run_id, key, value)
 
-    def fleet(self, ref: str, *, trust_pickle: bool = False) -> Fleet:
+    def fleet(
+        self,
+        ref: str,
+        *,
+        trust_pickle: bool = False,
+        known_code: Mapping[str, str] | None = None,
+    ) -> Fleet:
         """Opens the fleet of a version, downloaded first when its artifacts are remote.
 
         Downloaded files live as long as this tracker.
@@ -398,6 +404,7 @@ class Tracker:
         Args:
             ref: ``delay``, ``delay@champion``, ``delay/3``, ....
             trust_pickle: Unpickle members that were pickled.
+            known_code: Digests of code that the caller runs anyway; see `Fleet.open`.
 
         Raises:
             ModelError: The artifact is no fleet.
@@ -405,7 +412,8 @@ class Tracker:
         """
         from shoal.models import Fleet
 
-        return Fleet.open(self.fleet_folder(self.resolve(ref)), trust_pickle=trust_pickle)
+        folder = self.fleet_folder(self.resolve(ref))
+        return Fleet.open(folder, trust_pickle=trust_pickle, known_code=known_code)
 
     def fleet_folder(self, version: ModelVersion) -> Path:
         """The local folder of a version's fleet artifact; see `fleet`."""

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from shoal.lake import Lake
 from shoal.models import FleetHeader, TrainedFleet, write_fleet
+from shoal.models.code import own_code
 from shoal.models.codecs import template_modules
 from shoal.training.fingerprint import member_fingerprint
 from shoal.training.members import BASELINE, PROVENANCE, Members
@@ -81,7 +82,8 @@ def commit_fleet(
     rows = rows.append_column("params", _params(plan, rows.column("segment").to_pylist()))
     # A name of its own: another training of this model may be at the same version just now.
     artifact = Path(table.path) / "_fleets" / f"{fleet_version}-{uuid.uuid4().hex[:8]}"
-    write_fleet(artifact, header, members.table)
+    code = own_code(header.modules, declaration.function)
+    write_fleet(artifact, header, members.table, code=code)
     try:
         committed = table.append(
             rows,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.machinery
-import os
 import sys
-import sysconfig
-from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from shoal.errors import TrainingError
 from shoal.models import ModelDeclaration
+from shoal.models.code import is_own_file
 from shoal.training.task import Job
 
-__all__ = ["is_own", "is_own_file", "pickled_job"]
+__all__ = ["is_own", "is_own_file", "pickled", "pickled_job"]
 
 
 def pickled_job(job: Job, declaration: ModelDeclaration) -> bytes:
-    """The job as cloudpickle bytes.
+    """The job as cloudpickle bytes; see `pickled`."""
+    return pickled(job, declaration)
+
+
+def pickled(job: Any, declaration: ModelDeclaration) -> bytes:
+    """What workers do as cloudpickle bytes, with the person's own modules.
 
     Raises:
         TrainingError: The model's function holds something that cannot leave this process.
@@ -62,18 +65,6 @@ def is_own(module: ModuleType) -> bool:
     """Whether a module is the person's own: a file, outside what is installed, not ``__main__``."""
     file = getattr(module, "__file__", None)
     return bool(file) and module.__name__ != "__main__" and is_own_file(str(file))
-
-
-def is_own_file(path: str) -> bool:
-    """Whether a source file is the person's own: neither installed nor Shoal's."""
-    return not path.startswith(_installed())
-
-
-@functools.cache
-def _installed() -> tuple[str, ...]:
-    # Compared as text: there are some thousand modules.
-    paths = [sysconfig.get_path(n) for n in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return (*(f"{path}{os.sep}" for path in paths), f"{Path(__file__).parents[1]}{os.sep}", "<")
 
 
 def _importable(name: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError, RequestError, TableError, TrackingError
+from shoal.models.code import own_digests
 from shoal.workspace.evaluation_rows import ChosenRows, choose_rows
 from shoal.workspace.evaluations import Evaluation, keep
 
@@ -76,9 +77,9 @@ def evaluate(
             f"Challenger and champion of '{model}' are the same version, {numbers['champion']}.",
             hint=f"Train another: shoal train {model} --alias challenger",
         )
-    trust = declaration.trust_pickle
+    trust, known = declaration.trust_pickle, own_digests(declaration.function)
     fleets = {
-        name: space.tracker.fleet(f"{model}/{number}", trust_pickle=trust)
+        name: space.tracker.fleet(f"{model}/{number}", trust_pickle=trust, known_code=known)
         for name, number in numbers.items()
     }
     chosen = choose_rows(declaration, space.lake, versions, rows=rows, since=since)

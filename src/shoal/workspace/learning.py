@@ -233,6 +233,7 @@ class Learning(Opened):
         everything: bool = False,
         server: tuple[str, str | None] | None = None,
     ) -> ScoreReport:
+        from shoal.models.code import own_digests
         from shoal.workspace.score import score
 
         name = declaration.name
@@ -244,7 +245,8 @@ class Learning(Opened):
             else:
                 version = self.tracker.resolve(ref or name)
                 pinned, trust = f"{name}/{version.version}", declaration.trust_pickle
-                fleet = self.tracker.fleet(pinned, trust_pickle=trust)
+                known = own_digests(declaration.function)
+                fleet = self.tracker.fleet(pinned, trust_pickle=trust, known_code=known)
             with self.lake.writing():
                 report = score(
                     declaration,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import ModelError, ShoalError
+from shoal.models.code import own_digests
 from shoal.monitoring import judge, profile
 from shoal.monitoring.losses import COMPARABLE
 from shoal.workspace.watch.findings import (
@@ -85,7 +86,9 @@ class _Watch:
         self.table: Table = space.lake.existing(declaration.table)
         self.version: ModelVersion = space.tracker.resolve(f"{declaration.name}@champion")
         self.fleet: Fleet = space.tracker.fleet(
-            f"{declaration.name}/{self.version.version}", trust_pickle=declaration.trust_pickle
+            f"{declaration.name}/{self.version.version}",
+            trust_pickle=declaration.trust_pickle,
+            known_code=own_digests(declaration.function),
         )
         self.notes: list[str] = []
 

@@ -36,8 +36,12 @@ def refreshed(space):
     return {r.table: r for r in report.tables}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.heavy if n == "digits" else ()) for n in NAMES]
+)
 def test_template_is_whole(name, tmp_path):
+    if name == "digits":
+        pytest.importorskip("skorch")
     folder = tmp_path / "mine"
     write_template(name, folder, "mine")
     assert (folder / "spark-pipeline.yml").read_text().startswith("name: mine\n")
@@ -236,3 +240,42 @@ class TestEnergy:
         trained = train(energy.models["load"], energy.lake, workers=2)
         assert trained.metrics["segments_ok"] >= 35
         assert trained.metrics["mae"] < 0.9 * trained.metrics["baseline_mae"]
+
+
+@pytest.mark.heavy
+def test_digits_are_decoded_learned_by_two_workers_and_read_by_stock_mlflow(tmp_path):
+    pytest.importorskip("skorch")
+    import mlflow
+
+    folder = tmp_path / "digits"
+    write_template("digits", folder, "digits")
+    land = landing("digits")
+    assert land(folder / "landing") == 1500
+    (folder / "landing" / "images" / "9999.png").write_bytes(b"no picture")
+    with Workspace.open(folder) as space:
+        tables = refreshed(space)
+        assert tables["silver.images"].dropped == 1
+        (report,) = space.train()
+        assert report.status == "trained", report.error
+        assert report.metrics["accuracy"] > 0.95
+        assert report.metrics["baseline_accuracy"] < 0.2
+        # Images whose digit nobody told.
+        land(folder / "landing", 1500)
+        refreshed(space)
+        (scored,) = space.score()
+        assert scored.rows == 1797, scored.error
+        truth = runpy.run_path(str(TEMPLATES / "digits" / "land.py"))["load_digits"]().target
+        read = table(space, "gold.digit_predictions").filter(pl.col("image") >= "1500")
+        right = [
+            truth[int(image)] == int(said)
+            for image, said in read.select("image", "prediction").rows()
+        ]
+        assert len(right) == 297
+        assert sum(right) / len(right) > 0.9
+        mlflow.set_tracking_uri(space.tracker.uri)
+        pixels = table(space, "gold.digits").drop("image", "digit").head(20)
+        found = mlflow.pyfunc.load_model(f"models:/digit/{report.version}").predict(
+            pixels.to_pandas()
+        )
+        ours = space.tracker.fleet("digit").predict(pixels.to_arrow())["prediction"]
+        assert list(found) == ours.to_pylist()

@@ -13,9 +13,9 @@ from shoal.lake import Lake
 from shoal.models import ModelDeclaration
 from shoal.training.carry import named_segments
 from shoal.training.fingerprint import member_fingerprint
-from shoal.training.fitting import fit_many, fit_one
+from shoal.training.fitting import fit_many
 from shoal.training.plan import Plan
-from shoal.training.run import gather, open_pool
+from shoal.training.run import fit_single, gather, open_pool
 from shoal.training.source import open_source
 
 __all__ = ["train_again"]
@@ -57,7 +57,7 @@ def train_again(
             with open_pool(declaration, None, workers) as pool:
                 fits = fit_many(plan, pool, Path(folder), None)
         else:
-            fits = fit_one(plan, Path(folder), None)
+            fits = fit_single(plan, Path(folder), None)
     members = gather(plan, fits)
     rows = members.table
     texts = [members.templates.get(name) for name in rows.column("template").to_pylist()]

@@ -23,7 +23,7 @@ from shoal.training.rows import SortedRows, clean_rows, own_rows, read_rows
 from shoal.training.split import split_windows
 from shoal.training.weights import fit_plainly
 
-__all__ = ["FitJob", "fit_segments"]
+__all__ = ["FitJob", "SegmentFits", "fit_segments"]
 
 Array = np.ndarray[Any, Any]
 
@@ -55,7 +55,7 @@ def fit_segments(rows: pa.Table, offsets: Array, job: FitJob) -> pa.RecordBatch:
     clean, bounds = clean_rows(read, offsets, job)
     dropped = np.diff(offsets) - np.diff(bounds)
     edges = split_windows(bounds, clean.moments, job.holdout, job.backtest)
-    fits = _Fits(job)
+    fits = SegmentFits(job)
     with warnings.catch_warnings(record=True) as seen, _configured(job):
         warnings.simplefilter("always")
         together = fit_batched(clean, bounds, edges, job)
@@ -92,8 +92,17 @@ def _configured(job: FitJob) -> Any:
     return sklearn.config_context(assume_finite=True, skip_parameter_validation=True)
 
 
-class _Fits:
-    """The results, collected segment by segment."""
+class SegmentFits:
+    """The results, collected segment by segment.
+
+    Args:
+        job: What the segments share.
+
+    Attributes:
+        fit: Fits an estimator: ``fit(estimator, features, target, weights)``.
+        predict: Predicts with one.
+        seconds: Wall-clock time of each segment, for the caller to fill; so is ``core_seconds``.
+    """
 
     def __init__(self, job: FitJob) -> None:
         self.job = job
@@ -113,6 +122,13 @@ class _Fits:
         self.held: list[tuple[int, list[Window]]] = []
 
     def add(self, rows: SortedRows, edges: list[int], dropped: int) -> None:
+        """Measure and fit one segment.
+
+        Args:
+            rows: Its rows, in their own order.
+            edges: Of its windows; see `split_windows`.
+            dropped: How many of its rows were left out.
+        """
         job, cut = self.job, edges[0]
         self.train.append(cut)
         self.held_rows.append(len(rows.target) - cut)
@@ -219,6 +235,7 @@ class _Fits:
         self.state.append(state)
 
     def batch(self, dropped: Array) -> pa.RecordBatch:
+        """The rows of all segments; see `fit_segments`."""
         columns: dict[str, pa.Array] = {
             "status": pa.array(self.status, pa.string()),
             "reason": pa.array(self.reason, pa.string()),

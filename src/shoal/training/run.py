@@ -28,7 +28,7 @@ from shoal.training.source import open_source
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession
 
-__all__ = ["finish", "new_nursery", "open_pool", "train"]
+__all__ = ["finish", "fit_single", "new_nursery", "open_pool", "train"]
 
 
 def train(
@@ -80,10 +80,23 @@ def train(
                 fits = fit_many(plan, pool, folder, progress)
         else:
             plan = Plan(declaration, source)
-            fits = fit_one(plan, folder, progress)
+            fits = fit_single(plan, folder, progress)
     if declaration.by and not reason:
         reason = f"all {len(plan.segments.texts):,} segments fitted"
     return finish(plan, lake, fits, begun, reason)
+
+
+def fit_single(plan: Plan, folder: Path, progress: Progress | None) -> Fits:
+    """Fit one model over all rows: here, or in the processes that it declares.
+
+    Raises:
+        TrainingError: Its estimator cannot be fitted by workers, or there are more than rows.
+    """
+    if plan.declaration.workers is None:
+        return fit_one(plan, folder, progress)
+    from shoal.training.distributed import fit_together
+
+    return fit_together(plan, folder, progress)
 
 
 def finish(plan: Plan, lake: Lake, fits: Fits, begun: float, reason: str) -> TrainedFleet:
@@ -123,7 +136,8 @@ def _nothing_fitted(declaration: ModelDeclaration, members: Members) -> Training
 
 def new_nursery() -> Nursery:
     """One that knows what the models declared so far are likely to need."""
-    loaded = [name for name in ("xgboost", "lightgbm") if name in sys.modules]
+    known = ("xgboost", "lightgbm", "torch", "torch._dynamo", "skorch")
+    loaded = [name for name in known if name in sys.modules]
     modules = ["sklearn.pipeline", "sklearn.linear_model", "sklearn.preprocessing", *loaded]
     return Nursery(modules)
 

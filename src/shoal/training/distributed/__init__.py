@@ -1,0 +1,14 @@
+"""One model fitted by several processes: each computes with its rows of every batch.
+
+The rows lie in one Arrow file that all workers map into memory; none holds a copy. All go through
+the same global batches and add up their gradients (or the sums of their histograms), so the result
+is that of one process but for rounding. What was reached is saved after every epoch, and a group
+that lost a worker goes on from there.
+"""
+
+from __future__ import annotations
+
+from shoal.training.distributed.fit import fit_together
+from shoal.training.distributed.learners import Context, Shard
+
+__all__ = ["Context", "Shard", "fit_together"]

@@ -38,6 +38,7 @@ class TrainedFleet:
             ``table_version``. Older after some segments were fitted alone.
         tags: More to say of the run and the version, such as the search that it follows.
         searched: The declaration with the parameters that a search found; None without one.
+        run_id: The run that the training's own code has logged into; None makes a new one.
         inputs: MLflow's types of the input columns, when another version's are known to hold.
     """
 
@@ -61,3 +62,4 @@ class TrainedFleet:
     tags: Mapping[str, str] = field(default_factory=dict)
     searched: ModelDeclaration | None = None
     inputs: Mapping[str, str] | None = None
+    run_id: str | None = None

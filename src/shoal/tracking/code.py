@@ -19,7 +19,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["THREADS", "cause_of_change", "changed_environment", "code_files", "environment", "git"]
+__all__ = [
+    "THREADS",
+    "cause_of_change",
+    "changed_environment",
+    "code_files",
+    "environment",
+    "git",
+    "packages",
+]
 
 # New files of these kinds are code; data and notebooks' outputs are not.
 _SOURCES = {".py", ".sql", ".R", ".r", ".toml", ".yml", ".yaml", ".txt", ".lock", ".cfg", ".ini"}
@@ -97,12 +105,13 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "processors": os.cpu_count(),
         "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
-        "packages": dict(_packages()),
+        "packages": dict(packages()),
     }
 
 
 @functools.cache
-def _packages() -> Mapping[str, str]:
+def packages() -> Mapping[str, str]:
+    """The installed packages by name, with their versions; read once, which takes a while."""
     found = {str(each.metadata["Name"]).lower(): each.version for each in metadata.distributions()}
     return dict(sorted(found.items()))
 

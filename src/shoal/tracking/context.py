@@ -6,10 +6,9 @@ import getpass
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
-from shoal.tracking.code import code_files, git
+from shoal.tracking.code import code_files, git, packages
 
 __all__ = ["RunContext", "run_context", "user_name"]
 
@@ -80,8 +79,7 @@ def _environment_hash(folder: Path, root: Path) -> str:
                 return hashlib.sha256((place / name).read_bytes()).hexdigest()
         if place == root or root not in place.parents:
             break
-    described = (found.metadata for found in metadata.distributions())
-    installed = {f"{each['Name']}=={each['Version']}".lower() for each in described}
+    installed = {f"{name}=={version}".lower() for name, version in packages().items()}
     return hashlib.sha256("\n".join(sorted(installed)).encode()).hexdigest()
 
 

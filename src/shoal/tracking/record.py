@@ -66,12 +66,7 @@ class Recording:
         interrupt the run and the logged model are FAILED and no version of them is registered.
         """
         name = self.trained.declaration.name
-        run_id = self.client.create_run(
-            self.experiment_id,
-            run_name=f"{name}-{self.trained.fleet_version}",
-            start_time=int((time.time() - self.trained.seconds) * 1000),
-            tags=self._run_tags(),
-        ).info.run_id
+        run_id = self._begin(f"{name}-{self.trained.fleet_version}")
         with self.undone_on_error(lambda: self.client.set_terminated(run_id, status="FAILED")):
             model = self.client.create_logged_model(
                 self.experiment_id, name=name, source_run_id=run_id, params=self._params()
@@ -95,6 +90,25 @@ class Recording:
                         move_alias(self.client, name, alias, number)
         return number
 
+    def _begin(self, name: str) -> str:
+        """The run that the training's own code has logged into, or a new one."""
+        from mlflow.entities import RunTag
+
+        opened = self.trained.run_id
+        if opened is not None:
+            self.client.update_run(opened, name=name)
+            tags = [RunTag(key, value) for key, value in self._run_tags().items()]
+            self.client.log_batch(opened, tags=tags)
+            return opened
+        return str(
+            self.client.create_run(
+                self.experiment_id,
+                run_name=name,
+                start_time=int((time.time() - self.trained.seconds) * 1000),
+                tags=self._run_tags(),
+            ).info.run_id
+        )
+
     @staticmethod
     @contextlib.contextmanager
     def undone_on_error(undo: Any) -> Iterator[None]:
@@ -110,7 +124,8 @@ class Recording:
     def _log(self, run_id: str, model: LoggedModel) -> None:
         from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, Param
 
-        params = [Param(key, value) for key, value in self._params().items()]
+        told = self.client.get_run(run_id).data.params if self.trained.run_id else {}
+        params = [Param(key, value) for key, value in self._params().items() if key not in told]
         for start in range(0, len(params), _BATCH):
             self.client.log_batch(run_id, params=params[start : start + _BATCH])
         dataset = self._dataset()

@@ -66,6 +66,7 @@ class Tracker:
         self.uri = uri
         self.artifacts = artifacts
         self.experiment = experiment
+        self._places: dict[tuple[str, int], str] = {}
 
     def __repr__(self) -> str:
         return f"Tracker(experiment={self.experiment!r})"  # the URI may hold a password
@@ -125,6 +126,7 @@ class Tracker:
             found = self._client.get_experiment_by_name(self.experiment)
             now = self._location()
         before = moved_from(found.artifact_location or "", now) if found else None
+        self._places.clear()
         return 0 if before is None or now is None else rewrite_paths(self.uri, before, now)
 
     def _location(self) -> str | None:
@@ -459,7 +461,12 @@ class Tracker:
         with quietly(f"read the artifacts of '{version.name}' version {version.version}"):
             from mlflow.artifacts import download_artifacts
 
-            where = self._client.get_model_version_download_uri(version.name, str(version.version))
+            key = version.name, version.version
+            if key not in self._places:  # a version's place never changes
+                self._places[key] = self._client.get_model_version_download_uri(
+                    version.name, str(version.version)
+                )
+            where = self._places[key]
             folder = local_folder(where)
             if folder is None:
                 folder = self._downloads / f"{version.name}-{version.version}"

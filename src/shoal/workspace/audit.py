@@ -219,10 +219,12 @@ class Audit:
         """Moves MLflow's alias; when another move came meanwhile, to where that one wants it."""
         while True:
             tag = (_tag(move.alias), str(move.number))
-            if self._tracker.version(move.model, move.version) is None:
-                self._tracker.set_tag(move.model, *tag)  # it was deleted: nothing to finish
-            else:
+            try:
                 self._tracker.point_alias(move.model, move.alias, move.version, tag=tag)
+            except TrackingError:
+                if self._tracker.version(move.model, move.version) is not None:
+                    raise
+                self._tracker.set_tag(move.model, *tag)  # it was deleted: nothing to finish
             newest = self._number(move.model, move.alias)
             if newest == move.number:
                 return

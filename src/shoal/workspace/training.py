@@ -16,6 +16,7 @@ from shoal.workspace.search import find_parameters, found_report, with_search
 if TYPE_CHECKING:
     from shoal.models import ModelDeclaration, TrainedFleet
     from shoal.tracking import ModelVersion
+    from shoal.training import Nursery
     from shoal.workspace.opened import Opened
 
 __all__ = ["Scope", "last_training", "train_model"]
@@ -67,9 +68,6 @@ def train_model(
     Returns:
         What was done; an error is a report, too.
     """
-    from shoal.tracking import run_context
-    from shoal.tracking.pending import keep_pending
-
     name, begun = declaration.name, time.perf_counter()
     if not scope.batched:
         declaration = replace(declaration, batched=False)
@@ -79,27 +77,14 @@ def train_model(
             found = find_parameters(space, declared, trials=scope.trials)
             declaration, search = found.applied(declared), found_report(name, found).text
         last, since, why = _last(space, name)
-        trained = _fit(space, declaration, None if scope.everything else since, scope)
-        if trained is None and last is None:
-            return ModelReport(
-                model=name,
-                status="pending",
-                reason="nothing changed since the training that waits to be recorded",
-                table=str(space.lake.name(declaration.table)),
-                metric=declaration.metric,
-                seconds=time.perf_counter() - begun,
-                error=why or None,
-                search=search,
-            )
+        trained = _logged_fit(space, declaration, None if scope.everything else since, scope, why)
         if trained is None:
-            assert last is not None
-            note = place(space, declaration, last, alias, promoting=promoting, trained=False)
-            return ModelReport(
+            note = ""
+            if last is not None:
+                note = place(space, declaration, last, alias, promoting=promoting, trained=False)
+            return replace(
+                _unchanged(last, note, why),
                 model=name,
-                status="current",
-                reason=_noted(f"nothing changed since version {last.version}", note),
-                version=last.version,
-                run_id=last.run_id,
                 table=str(space.lake.name(declaration.table)),
                 metric=declaration.metric,
                 seconds=time.perf_counter() - begun,
@@ -107,54 +92,58 @@ def train_model(
             )
         if found is not None:
             trained = with_search(trained, declared, found)
-        context = run_context(space.project.root, project=space.project.name)
-        version = None
-        if not why:  # it answered before
-            try:
-                version = space.tracker.record(trained, context, alias=None)
-            except Unavailable as error:
-                why = error.message
-        if version is None:
-            keep_pending(trained, context, alias=alias, promoting=promoting, why=why)
-            return ModelReport(
-                model=name,
-                status="pending",
-                reason=f"{reason}: {trained.reason}; it waits for: shoal track --pending",
-                table=trained.table,
-                table_version=trained.table_version,
-                metric=declaration.metric,
-                metrics=trained.metrics,
-                failures=trained.failures,
-                seconds=time.perf_counter() - begun,
-                error=why,
-                search=search,
-            )
-        # MLflow has its copy now; when it could not be reached, this one stays.
-        shutil.rmtree(trained.artifact, ignore_errors=True)
-        note = place(space, declaration, version, alias, promoting=promoting, trained=True)
-    except ShoalError as error:
+        version, why = _record(space, trained, alias, why, promoting=promoting)
+        note = "it waits for: shoal track --pending"
+        if version is not None:
+            note = place(space, declaration, version, alias, promoting=promoting, trained=True)
+    except (ShoalError, FileNotFoundError) as error:
+        said = str(error)
+        if isinstance(error, FileNotFoundError):
+            said = f"A file of {declared.table} is gone ({said}). Hint: shoal checks"
         return ModelReport(
             model=name,
             status="failed",
             reason=reason,
             seconds=time.perf_counter() - begun,
-            error=str(error),
+            error=said,
             search=search,
         )
     return ModelReport(
         model=name,
-        status="trained",
+        status="pending" if version is None else "trained",
         reason=_noted(f"{reason}: {trained.reason}" if trained.reason else reason, note),
-        version=version.version,
-        run_id=version.run_id,
+        version=None if version is None else version.version,
+        run_id=None if version is None else version.run_id,
         table=trained.table,
         table_version=trained.table_version,
         metric=declaration.metric,
         metrics=trained.metrics,
         failures=trained.failures,
         seconds=time.perf_counter() - begun,
+        error=why or None,
         search=search,
     )
+
+
+def _record(
+    space: Opened, trained: TrainedFleet, alias: str | None, why: str, *, promoting: bool
+) -> tuple[ModelVersion | None, str]:
+    """The registered version, or None and why it has to wait."""
+    from shoal.tracking import run_context
+    from shoal.tracking.pending import keep_pending
+
+    context = run_context(space.project.root, project=space.project.name)
+    if not why:  # it answered before
+        try:
+            version = space.tracker.record(trained, context, alias=None)
+        except Unavailable as error:
+            why = error.message
+        else:
+            # MLflow has its copy now; when it could not be reached, this one stays.
+            shutil.rmtree(trained.artifact, ignore_errors=True)
+            return version, ""
+    keep_pending(trained, context, alias=alias, promoting=promoting, why=why)
+    return None, why
 
 
 def _last(space: Opened, name: str) -> tuple[ModelVersion | None, int | None, str]:
@@ -172,12 +161,46 @@ def _last(space: Opened, name: str) -> tuple[ModelVersion | None, int | None, st
     return last, int(last.tags["shoal.members_version"]) if last else None, ""
 
 
+def _unchanged(last: ModelVersion | None, note: str, why: str) -> ModelReport:
+    """The report of a training that had nothing to fit."""
+    if last is None:
+        waits = "nothing changed since the training that waits to be recorded"
+        return ModelReport(model="", status="pending", reason=waits, error=why or None)
+    reason = _noted(f"nothing changed since version {last.version}", note)
+    return ModelReport(
+        model="", status="current", reason=reason, version=last.version, run_id=last.run_id
+    )
+
+
 def _noted(reason: str, note: str) -> str:
     return f"{reason}; {note}" if note else reason
 
 
+def _logged_fit(
+    space: Opened, declaration: ModelDeclaration, since: int | None, scope: Scope, why: str
+) -> TrainedFleet | None:
+    """Fits; where the model's own code logs, inside the run that the training will be."""
+    from shoal.tracking.inside import logs_itself, open_run
+
+    there = space.project.profile.on_engine
+    if why or not logs_itself(declaration.function):
+        nursery = space.nursery if declaration.by and not there else None
+        return _fit(space, declaration, since, scope, nursery)
+    with open_run(space.tracker, declaration.name) as run_id:
+        # Processes that were started before know of no run.
+        trained = _fit(space, declaration, since, scope, None)
+    if trained is None:
+        space.tracker.forget_run(run_id)
+        return None
+    return replace(trained, run_id=run_id)
+
+
 def _fit(
-    space: Opened, declaration: ModelDeclaration, since: int | None, scope: Scope
+    space: Opened,
+    declaration: ModelDeclaration,
+    since: int | None,
+    scope: Scope,
+    nursery: Nursery | None,
 ) -> TrainedFleet | None:
     from shoal.training import retrain, train
 
@@ -186,7 +209,6 @@ def _fit(
 
     workers = space.project.profile.workers
     there = bool(space.project.profile.on_engine and declaration.by)
-    nursery = space.nursery if declaration.by and not there else None
     if since is None:
         return train(
             declaration,

@@ -1,0 +1,61 @@
+"""A model's own code logs with MLflow's functions, and sees it in the training's run."""
+
+from __future__ import annotations
+
+import os
+
+import mlflow
+import pytest
+
+from shops import Shops
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
+
+MODEL = """
+import mlflow
+import shoal
+from sklearn.linear_model import Ridge
+
+
+class Watched(Ridge):
+    def fit(self, X, y, sample_weight=None):
+        mlflow.log_metric("rows_seen", len(y))
+        return super().fit(X, y, sample_weight)
+
+
+@shoal.model(table="gold.sales", target="y", by=["region", "shop"], time="day", trust_pickle=True)
+def sales(alpha=1.0):
+    mlflow.log_param("regularised", "yes")
+    return Watched(alpha=alpha)
+"""
+
+
+def write(shops: Shops, text: str) -> None:
+    (shops.root / "models/sales.py").write_text(text)
+
+
+def test_it_lands_in_the_run_of_the_training(tmp_path) -> None:
+    shops = Shops(tmp_path / "project")
+    write(shops, MODEL)
+    variables = {key: os.environ.get(key) for key in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI")}
+    uri = mlflow.get_tracking_uri()
+    with shops.open() as space:
+        (report,) = space.train()
+        assert report.status == "trained", report.error
+        (run,) = space.tracker.runs()
+        assert (run.run_id, run.status) == (report.run_id, "FINISHED")
+        assert run.params["regularised"] == "yes"  # from here
+        assert run.metrics["rows_seen"] > 0  # from a process that fits
+        assert run.metrics["segments"] == 12
+        assert run.tags["shoal.fleet_version"] == "1"
+        (again,) = space.train()
+        assert again.status == "current"
+        assert len(space.tracker.runs()) == 1  # nothing was fitted, and no run is left
+        write(shops, MODEL.replace("return Watched", "raise ValueError('no')"))
+    with shops.open() as space:
+        (report,) = space.train()
+        assert report.status == "failed"
+        assert {run.status for run in space.tracker.runs()} == {"FINISHED", "FAILED"}
+    assert {key: os.environ.get(key) for key in variables} == variables
+    assert mlflow.get_tracking_uri() == uri
+    assert mlflow.active_run() is None

@@ -1,10 +1,14 @@
 """A served fleet against MLflow's server, a handler by hand, and an empty answer, under load.
 
 Each server is a process of its own, and so is the load: connections that send the next request
-when the last is answered. Ratios are within one run:
+when the last is answered. The servers take turns, and of each the median turn counts, so that
+ratios within one run hold on a machine that does other things too. Processor time a request is
+the server's own. MLServer takes part where its interpreter is named (it wants an environment of
+its own: uv venv; uv pip install mlserver mlserver-mlflow):
 
     python benchmarks/serving.py
     python benchmarks/serving.py --members 1000 --seconds 2 --connections 8
+    python benchmarks/serving.py --mlserver other/bin/python
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from typing import Any
 import numpy as np
 
 FEATURES = 8
+MLSERVER = "/invocations"  # MLServer's runtime for MLflow has it too
 
 BY_HAND = """
 import sys
@@ -73,6 +78,9 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=4.0, help="of load, for each measurement")
     parser.add_argument("--connections", type=int, action="append")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each server")
+    parser.add_argument("--swaps", type=int, default=50, help="promotions under load")
+    parser.add_argument("--mlserver", help="interpreter of an environment with MLServer")
     parser.add_argument("--only", action="append", help="servers to measure")
     parser.add_argument("--load", help=argparse.SUPPRESS)  # the load generator's own process
     options = parser.parse_args()
@@ -91,20 +99,34 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     prepare(folder, options.members)
     console = Console()
     connections = options.connections or [1, 8, 64]
-    results: dict[str, dict[str, Any]] = {}
-    for name in options.only or ["hello", "shoal", "shoal, one member", "by hand", "mlflow"]:
-        with server(name, folder, options.members) as (port, started, process):
-            found: dict[str, Any] = {"start": started}
-            members = 1 if name == "shoal, one member" else options.members
-            for rows in (1, 1000):
-                bodies = write_bodies(folder, rows, members)
-                for count in connections:
-                    before = processor_seconds(process.pid)
-                    one = run_load(port, bodies, count, options.seconds)
-                    one["cpu"] = (processor_seconds(process.pid) - before) / one["count"]
-                    found[f"{rows}/{count}"] = one
-            found["memory"] = resident(process.pid)
-            results[name] = found
+    peers = ["mlserver"] if options.mlserver else []
+    names = options.only or ["hello", "shoal", "shoal, one member", "by hand", "mlflow", *peers]
+    results: dict[str, dict[str, Any]] = {name: {} for name in names}
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for name in names:
+            made = server(name, folder, options.members, options.mlserver)
+            running[name] = stack.enter_context(made)
+            results[name]["start"] = running[name][1]
+        for rows in (1, 1000):
+            for count in connections:
+                turns: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+                for _ in range(options.rounds):
+                    for name, (port, _, process) in running.items():
+                        members = 1 if name == "shoal, one member" else options.members
+                        path = MLSERVER if name == "mlserver" else "/invocations"
+                        bodies = write_bodies(folder, rows, members, path)
+                        before = processor_seconds(process.pid)
+                        one = run_load(port, bodies, count, options.seconds)
+                        one["cpu"] = (processor_seconds(process.pid) - before) / one["count"]
+                        turns[name].append(one)
+                for name, found in turns.items():
+                    middle = sorted(found, key=lambda one: one["rate"])[len(found) // 2]
+                    results[name][f"{rows}/{count}"] = middle
+        for name, (_, _, process) in running.items():
+            results[name]["memory"] = resident(process.pid)
+        if "shoal" in running and options.swaps:
+            console.print(swaps(folder, running["shoal"][0], options))
     floor = results.get("hello")
     for rows in (1, 1000):
         table = Table(
@@ -174,6 +196,7 @@ def prepare(folder: Path, members: int) -> None:
         project="bench", code_commit=None, code_dirty=False, environment_hash=None, user="bench"
     )
     tracker.record(trained, context, alias="champion")
+    tracker.record(trained, context, alias="challenger")  # for the swaps
     (folder / "project").mkdir()
     (folder / "project/spark-pipeline.yml").write_text(
         f"name: bench\nstorage: {folder}/lake\nlibraries: []\n"
@@ -187,7 +210,7 @@ def prepare(folder: Path, members: int) -> None:
 
 @contextlib.contextmanager
 def server(
-    name: str, folder: Path, members: int
+    name: str, folder: Path, members: int, mlserver: str | None = None
 ) -> Iterator[tuple[int, float, subprocess.Popen[bytes]]]:
     """A running server: its port, the seconds until it answered, and its process."""
     with socket.socket() as free:
@@ -202,7 +225,17 @@ def server(
     }  # fmt: skip
     ours = [here / "shoal", "serve", "sales", "--project", folder / "project", "--port", port]
     command = commands.get(name, ours)
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",  # MLflow's command looks for uvicorn
+    }
+    path = "/invocations"
+    if name == "mlserver":
+        assert mlserver is not None
+        path = MLSERVER
+        command = [Path(mlserver).parent / "mlserver", "start", write_mlserver(folder, port)]
+        # Shoal itself is the fleet's loader; its environment has what it imports.
+        environment["PYTHONPATH"] = str(Path(__file__).parent.parent / "src")
     begun = time.perf_counter()
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
@@ -216,20 +249,73 @@ def server(
                 raise RuntimeError((folder / "server.log").read_text())
             with contextlib.suppress(OSError):
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-                connection.request(
-                    "POST", "/invocations", body, {"content-type": "application/json"}
-                )
+                connection.request("POST", path, body, {"content-type": "application/json"})
                 answer = connection.getresponse()
                 if answer.status == 200:
                     break
-                raise RuntimeError(answer.read().decode())
+                if name != "mlserver" or answer.status != 404:  # which listens before it loads
+                    raise RuntimeError(answer.read().decode())
             time.sleep(0.01)
         yield port, time.perf_counter() - begun, process
     finally:
         import signal
 
-        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
+
+
+def write_mlserver(folder: Path, port: int) -> Path:
+    """A folder that MLServer serves the same model from."""
+    found = next(folder.glob("artifacts/models/*/artifacts/MLmodel")).parent
+    made = folder / "mlserver"
+    made.mkdir(exist_ok=True)
+    settings = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
+    (made / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 0}))
+    model = {"name": "sales", "implementation": "mlserver_mlflow.MLflowRuntime"}
+    (made / "model-settings.json").write_text(
+        json.dumps(model | {"parameters": {"uri": str(found)}})
+    )
+    return made
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def swaps(folder: Path, port: int, options: argparse.Namespace) -> str:
+    """Promotions while 8 connections ask: how many requests failed."""
+    from shoal.tracking import Tracker
+
+    tracker = Tracker(f"sqlite:///{folder}/mlflow.db", None, "bench")
+    bodies = write_bodies(folder, 1, options.members)
+    given = {
+        "port": port,
+        "requests": str(bodies),
+        "connections": 8,
+        "seconds": 0.6 * options.swaps,
+    }
+    command = [sys.executable, __file__, "--load", json.dumps(given)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen = set()
+    for number in range(options.swaps):
+        tracker.set_alias("sales", "champion", number % 2 + 1)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("GET", "/models")
+            if json.loads(connection.getresponse().read())[0]["version"] == number % 2 + 1:
+                seen.add(number)
+                break
+            time.sleep(0.02)
+    out, error = process.communicate()
+    if process.returncode:
+        return f"swaps: a request failed: {error[-300:]}"
+    done = json.loads(out)["count"]
+    return f"swaps: {len(seen)} of {options.swaps} taken up, {done:,} requests meanwhile, 0 failed"
 
 
 def request_body(rows: int, members: int, count: int = 1, seed: int = 0) -> list[bytes]:
@@ -245,10 +331,14 @@ def request_body(rows: int, members: int, count: int = 1, seed: int = 0) -> list
     return found
 
 
-def write_bodies(folder: Path, rows: int, members: int) -> Path:
+def write_bodies(folder: Path, rows: int, members: int, path: str = "/invocations") -> Path:
     """Requests as bytes, one a line of hexadecimal digits."""
     file = folder / "requests"
-    head = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    head = (
+        b"POST "
+        + path.encode()
+        + b" HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    )
     bodies = request_body(rows, members, count=200 if rows == 1 else 20)
     file.write_text("\n".join((head % len(body) + body).hex() for body in bodies))
     return file
@@ -325,6 +415,7 @@ async def load(port: int, requests: str, connections: int, seconds: float) -> di
     await asyncio.gather(*(protocol.done for _, protocol in made))
     warm = end - seconds
     counted = np.array([ms for at, ms in took if warm < at <= end]) * 1000
+    counted = counted if len(counted) else np.array([seconds * 1000])
     return {
         "rate": len(counted) / seconds,
         "count": len(took),

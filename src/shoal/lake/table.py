@@ -50,6 +50,17 @@ class Table:
     def __repr__(self) -> str:
         return f"Table({self.name!r})"
 
+    def _repr_html_(self) -> str:
+        from shoal.html import card, grid
+        from shoal.lake.summary import summarise
+
+        if not self.exists():
+            return card(f"{self.name} (it does not exist yet)", {})
+        found = summarise(self)
+        facts = {"rows": found.rows, "version": found.version, "files": found.files}
+        columns = [(column.name, column.type, column.comment) for column in found.columns]
+        return card(self.name, facts, grid(["column", "type", "comment"], columns))
+
     def exists(self) -> bool:
         """True when the folder holds a Delta log."""
         from deltalake import DeltaTable

@@ -118,6 +118,25 @@ class Fleet:
             header, members, memory=memory, modules=trusted, trust_pickle=unpickle, code=code
         )
 
+    def _repr_html_(self) -> str:
+        from shoal.html import card, grid
+
+        names = ["segment", "status", "model_used", "reason"]
+        level = np.asarray(self._members.column("level"))
+        statuses = self._members.column("status").filter(pa.array(level == 0))
+        counts = {one["values"]: one["counts"] for one in pc.value_counts(statuses).to_pylist()}
+        header = self.header
+        facts = {
+            "segments": self.segments,
+            **{str(status): count for status, count in sorted(counts.items())},
+            "by": ", ".join(header.by),
+            "predicts": header.target,
+            "learned from": f"{header.table}@{header.table_version}",
+        }
+        rows = self._members.select(names).slice(0, 10).to_pylist()
+        title = f"{header.model}, fleet version {header.fleet_version}"
+        return card(title, facts, grid(names, [list(row.values()) for row in rows]))
+
     @property
     def segments(self) -> int:
         """How many segments the fleet was trained on; fallback groups are not counted."""

@@ -12,6 +12,7 @@ from shoal.workspace.promotion import Promotion
 from shoal.workspace.report import (
     ModelPlan,
     ModelReport,
+    Plan,
     RunReport,
     ScoreReport,
     SearchReport,
@@ -27,6 +28,7 @@ __all__ = [
     "ModelPlan",
     "ModelReport",
     "Move",
+    "Plan",
     "Promotion",
     "Quality",
     "RunReport",

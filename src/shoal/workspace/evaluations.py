@@ -66,6 +66,20 @@ class Evaluation:
     at: dt.datetime | None = None
     seconds: float = 0.0
 
+    def _repr_html_(self) -> str:
+        from shoal.html import card
+
+        facts = {
+            f"{self.metric} of version {self.champion}": self.values.get("champion"),
+            f"of version {self.challenger}": self.values.get("challenger"),
+            "over all rows": self.verdict,
+            **{f"segments {name}": count for name, count in self.segments.items()},
+            "rows": self.rows,
+            "which": self.which,
+            "seen in training by": self.seen,
+        }
+        return card(f"{self.model}: version {self.challenger} against {self.champion}", facts)
+
 
 def keep(result: Evaluation, columns: Mapping[str, Any], lake: Lake) -> None:
     """Commits the rows of an evaluation; that of all segments together has no segment."""

@@ -48,6 +48,20 @@ class Promotion:
     notes: tuple[str, ...] = field(default=())
     seconds: float = 0.0
 
+    def _repr_html_(self) -> str:
+        from shoal.html import card
+
+        move = self.move
+        facts = {
+            move.alias: f"version {move.version}",
+            "before": move.before,
+            "segments": len(move.segments) or "all",
+            "why": move.why,
+            "gate": "; ".join(self.gate),
+            "note": "; ".join(self.notes),
+        }
+        return card(f"{move.kind}: {move.model}", facts)
+
 
 def promote(
     space: Opened,

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["ModelPlan", "ModelReport", "RunReport", "ScoreReport", "SearchReport", "TableReport"]
+if TYPE_CHECKING:
+    from shoal.pipeline import Decision
+
+__all__ = [
+    "ModelPlan",
+    "ModelReport",
+    "Plan",
+    "RunReport",
+    "ScoreReport",
+    "SearchReport",
+    "TableReport",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,26 @@ class ModelPlan:
     table: str
     stale: bool
     reason: str
+
+
+class Plan(NamedTuple):
+    """What a run would do; also a pair of both.
+
+    Args:
+        decisions: What it would refresh.
+        models: Which models it would train.
+    """
+
+    decisions: list[Decision]
+    models: list[ModelPlan]
+
+    def _repr_html_(self) -> str:
+        from shoal.html import card, grid
+
+        tables = [(str(d.name), d.action, d.reason) for d in self.decisions]
+        models = [(m.model, "train" if m.stale else "none", m.reason) for m in self.models]
+        due = sum(action != "none" for _, action, _ in [*tables, *models])
+        return card("Plan", {"to do": due}, grid(["what", "refresh", "why"], [*tables, *models]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +254,34 @@ class RunReport:
         others = [*(model.status for model in self.models), *(part.status for part in self.scores)]
         final = [table for table in self.tables if table.status == "failed" and not table.retryable]
         return 1 if final or "failed" in others else 75
+
+    def _repr_html_(self) -> str:
+        from shoal.html import card, grid
+
+        tables = [
+            (t.table, t.status, t.refresh, t.rows, t.dropped, t.seconds, t.error or t.reason)
+            for t in self.tables
+        ]
+        models = [
+            (m.model, m.status, m.version, m.metrics.get(m.metric), m.seconds, m.error or m.reason)
+            for m in self.models
+        ]
+        scores = [
+            (s.model, s.status, s.table, s.rows, s.fallbacks, s.seconds, s.error or s.reason)
+            for s in self.scores
+        ]
+        parts = []
+        if tables:
+            heads = ["table", "status", "refresh", "rows", "dropped", "seconds", "why"]
+            parts.append(grid(heads, tables))
+        if models:
+            heads = ["model", "status", "version", "metric", "seconds", "why"]
+            parts.append(grid(heads, models))
+        if scores:
+            heads = ["predictions of", "status", "into", "rows", "fallback", "seconds", "why"]
+            parts.append(grid(heads, scores))
+        title = "Run: a part failed" if self.failed else "Run"
+        return card(title, {"seconds": self.seconds, "error": self.error}, *parts)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for ``--json``."""

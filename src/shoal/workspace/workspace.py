@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from shoal.workspace.learning import Learning
 from shoal.workspace.report import (
-    ModelPlan,
     ModelReport,
+    Plan,
     RunReport,
     TableReport,
 )
@@ -19,7 +19,7 @@ from shoal.workspace.report import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from shoal.pipeline import Decision, Refresh, RunOptions
+    from shoal.pipeline import Refresh, RunOptions
     from shoal.workspace.events import Quality
     from shoal.workspace.lineage import Lineage
     from shoal.workspace.maintain import Maintenance
@@ -75,7 +75,7 @@ class Workspace(Learning):
             until=until,
         )
 
-    def plan(self, options: RunOptions) -> tuple[list[Decision], list[ModelPlan]]:
+    def plan(self, options: RunOptions) -> Plan:
         """What a run would refresh and train, and why; nothing is written.
 
         Raises:
@@ -85,7 +85,7 @@ class Workspace(Learning):
 
         decisions = plan_run(self.graph, self.lake, self.project.root, options)
         changing = {str(decision.name) for decision in decisions if decision.action != "none"}
-        return decisions, [self.stale_plan(model, changing) for model in self.models.values()]
+        return Plan(decisions, [self.stale_plan(m, changing) for m in self.models.values()])
 
     def run(self, options: RunOptions, *, models: bool = True) -> RunReport:
         """Refreshes the tables, trains what is stale, and scores what is new.

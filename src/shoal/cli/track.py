@@ -36,8 +36,10 @@ def track(
     lake. The next training of the model records it first, too.
     """
     if moved:
+        from shoal.tracking.moved import follow_move
+
         with opened(folder, profile) as space:
-            count = space.tracker.follow_move()
+            count = follow_move(space.tracker)
         if as_json:
             show.print_json({"rewritten": count})
         else:

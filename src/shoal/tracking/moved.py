@@ -9,11 +9,16 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shoal.errors import TrackingError
 from shoal.tracking.places import sqlite_file
+from shoal.tracking.quiet import quietly
 
-__all__ = ["moved_from", "rewrite_paths"]
+if TYPE_CHECKING:
+    from shoal.tracking.tracker import Tracker
+
+__all__ = ["follow_move", "moved_from", "rewrite_paths"]
 
 _COLUMNS = (
     ("experiments", "artifact_location"),
@@ -21,6 +26,25 @@ _COLUMNS = (
     ("logged_models", "artifact_location"),
     ("model_versions", "storage_location"),
 )
+
+
+def follow_move(tracker: Tracker) -> int:
+    """After the lake was moved: makes MLflow's SQLite database name the present folders.
+
+    Args:
+        tracker: The project's; open it anew afterwards.
+
+    Returns:
+        How many places were rewritten; 0 when nothing was moved.
+
+    Raises:
+        TrackingError: It is another kind of store, or the artifacts are not there.
+    """
+    with quietly("follow the moved lake"):
+        found = tracker._client.get_experiment_by_name(tracker.experiment)
+        now = tracker._location()
+    before = moved_from(found.artifact_location or "", now) if found else None
+    return 0 if before is None or now is None else rewrite_paths(tracker.uri, before, now)
 
 
 def moved_from(recorded: str, now: str | None) -> str | None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from shoal.errors import TrackingError, nearest
 from shoal.tracking.card import CARD
 from shoal.tracking.context import RunContext
-from shoal.tracking.moved import moved_from, rewrite_paths
+from shoal.tracking.moved import moved_from
 from shoal.tracking.places import check_file, check_server, local_folder, sqlite_file
 from shoal.tracking.quiet import quietly
 from shoal.tracking.record import Recording, move_alias
@@ -45,7 +45,8 @@ class Tracker:
             ``http://server:5000``. Not a folder.
         artifacts: Where a new experiment keeps artifacts: a folder or an object-store URI. None
             is ``artifacts`` beside a SQLite database, and otherwise what the server chooses.
-        experiment: Name of the experiment; made when missing.
+        experiment: Name of the experiment; made when missing. On Databricks (``databricks``, or
+            ``databricks://profile`` of its configuration file) it is in ``/Shared``.
 
     Raises:
         TrackingError: ``uri`` is a folder, or no tracking URI.
@@ -65,7 +66,9 @@ class Tracker:
             )
         self.uri = uri
         self.artifacts = artifacts
-        self.experiment = experiment
+        # Databricks keeps experiments in its workspace's folders, and takes whole paths only.
+        inside = scheme == "databricks" and not experiment.startswith("/")
+        self.experiment = f"/Shared/{experiment}" if inside else experiment
         self._places: dict[tuple[str, int], str] = {}
 
     def __repr__(self) -> str:
@@ -112,22 +115,6 @@ class Tracker:
                     hint="shoal track --moved",
                 )
         return str(found.experiment_id)
-
-    def follow_move(self) -> int:
-        """After the lake was moved: makes MLflow's SQLite database name the present folders.
-
-        Returns:
-            How many places were rewritten; 0 when nothing was moved.
-
-        Raises:
-            TrackingError: It is another kind of store, or the artifacts are not there.
-        """
-        with quietly("follow the moved lake"):
-            found = self._client.get_experiment_by_name(self.experiment)
-            now = self._location()
-        before = moved_from(found.artifact_location or "", now) if found else None
-        self._places.clear()
-        return 0 if before is None or now is None else rewrite_paths(self.uri, before, now)
 
     def _location(self) -> str | None:
         if self.artifacts is None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from shoal.cli import cli
 from shoal.errors import TrackingError, Unavailable
+from shoal.tracking.moved import follow_move
 from shoal.workspace.collect import collect
 from shoal.workspace.origins import find_origin
 from shoal.workspace.reproduce import reproduce
@@ -52,7 +53,7 @@ def test_a_moved_lake_is_followed_when_asked(trained, tmp_path) -> None:
         assert space.tracker.kept(space.tracker.resolve("sales/1").run_id) is not None
         (report,) = space.train()
         assert report.status == "trained"
-        assert space.tracker.follow_move() == 0
+        assert follow_move(space.tracker) == 0
 
 
 def test_a_run_of_another_tool_is_left_alone(shops) -> None:

@@ -41,6 +41,9 @@ class Search:
         pruner: An Optuna pruner, told the metric after growing shares of the segments; default
             ``MedianPruner``. A search over fewer than 16 segments prunes nothing.
         validation: The share of the training rows that trials are measured on.
+        parallel: Trials of a model without segments that are chosen at once and measured side by
+            side, each in a process of one thread. What is found depends on this number, and on no
+            other. Trials of a fleet take all processes anyway.
     """
 
     space: Any
@@ -49,6 +52,7 @@ class Search:
     sampler: Any = None
     pruner: Any = None
     validation: float = 0.2
+    parallel: int = 1
 
     @property
     def is_hyperopt(self) -> bool:
@@ -83,6 +87,11 @@ class Search:
         if not 0 < self.validation < 1:
             raise ModelError(
                 f"{where}: search validation is {self.validation}; expected 0 < validation < 1."
+            )
+        if self.parallel < 1 or (self.parallel > 1 and by):
+            raise ModelError(
+                f"{where}: search parallel is {self.parallel}; expected 1 or more, and 1 with by=: "
+                "a fleet's trial is measured on its segments side by side."
             )
         if self.per != "fleet" and not by:
             raise ModelError(
@@ -133,6 +142,8 @@ class Search:
             "sampler": _named(self.sampler),
             "pruner": _named(self.pruner),
             "validation": self.validation,
+            # Only what was declared: searches of before there were rounds stay what they are.
+            **({"parallel": self.parallel} if self.parallel > 1 else {}),
         }
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +254,22 @@ def test_a_worker_killed_in_the_middle_costs_an_epoch_and_changes_nothing(lake, 
     assert tells[:7] == list(range(1, 8))
     assert tells[-1] == 40
     assert len(tells) <= 43
+
+
+def _torchrun(folder: Path, workers: int, kind: str, progress) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+         str(workers), "-m", "shoal.training.distributed.worker", str(folder)],
+        check=True, capture_output=True, timeout=250,
+    )  # fmt: skip
+
+
+@heavy
+def test_torchrun_starts_the_same_workers(lake, tmp_path) -> None:
+    pytest.importorskip("skorch")
+    declaration = declare(net(), workers=2, holdout=0)
+    ours = _fitted(lake, declaration, tmp_path / "ours", launch)
+    assert _fitted(lake, declaration, tmp_path / "theirs", _torchrun) == ours
 
 
 @heavy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from shoal.training.distributed.learners import Transformed, kind_of
 from shoal.training.distributed.rows import MappedRows, write_rows
 from shoal.training.fitting import Fits, Progress
 from shoal.training.kernel import SegmentFits
+from shoal.training.nursery import search_path
 from shoal.training.plan import Plan
 from shoal.training.rows import SortedRows
 from shoal.training.ship import pickled
@@ -124,6 +126,8 @@ class _Group:
             "trust_pickle": job.trust_pickle,
         }
         (folder / "job").write_bytes(pickled(content, self._plan.declaration))
+        (folder / "path.json").write_text(json.dumps(search_path()), encoding="utf-8")
+        (folder / "saved").mkdir()
         self._run(folder, self._workers, kind, self._told(epochs_of(last)))
         template, _, state = (folder / "result").read_bytes().partition(b"\0")
         found = Decoder(

@@ -49,8 +49,6 @@ def launch(
     Raises:
         TrainingError: The training failed, or workers keep dying.
     """
-    (folder / "path.json").write_text(json.dumps(search_path()), encoding="utf-8")
-    (folder / "saved").mkdir()
     died = (0, 0)
     for attempt in range(RESTARTS + 1):
         lost = _attempt(folder, workers, kind, attempt, progress)

@@ -1,7 +1,7 @@
 """One process of a group: ``python -m shoal.training.distributed.worker FOLDER``.
 
 Rank, number of workers and where they meet come from the environment, by the names that torchrun
-gives them, so torchrun, or PyTorch's distributor on Spark, can start it as well.
+gives them, so torchrun can start it as well.
 """
 
 from __future__ import annotations

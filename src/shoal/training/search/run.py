@@ -21,12 +21,15 @@ from shoal.models.segments import segment_key
 from shoal.training.clusters import cluster_keys
 from shoal.training.fingerprint import search_fingerprint
 from shoal.training.fitting import Progress
+from shoal.training.local import Local
 from shoal.training.nursery import Nursery
 from shoal.training.plan import Plan
-from shoal.training.run import open_pool
+from shoal.training.pool import Pool
+from shoal.training.run import new_nursery, open_pool
 from shoal.training.search.apart import search_apart
 from shoal.training.search.found import Found, read_found, study_rows
 from shoal.training.search.job import SearchJob
+from shoal.training.search.rounds import search_rounds
 from shoal.training.search.rows import write_training_rows
 from shoal.training.search.space import Space, open_space
 from shoal.training.search.studies import new_study, quiet, shared_points
@@ -173,11 +176,13 @@ def _search(
         )
         file = Path(folder) / "job"
         file.write_bytes(pickled_job(job, declaration))
-        pool = (
-            stack.enter_context(open_pool(plan.declaration, nursery, workers))
-            if declaration.by
-            else Alone()
-        )
+        parallel = space.search.parallel
+        pool: Pool | Local | Alone = Alone()
+        if declaration.by:
+            pool = stack.enter_context(open_pool(plan.declaration, nursery, workers))
+        elif parallel > 1:
+            made = nursery or stack.enter_context(new_nursery())
+            pool = stack.enter_context(Pool(made, min(parallel, workers or parallel)))
         pool.open(file, work_rows)
         work = Work(
             space=space, fit=fit, pool=pool, offsets=offsets, scopes=scopes, wanted=wanted,
@@ -189,6 +194,8 @@ def _search(
                 if shared:
                     points = shared_points(space, seed=declaration.seed, trials=wanted)
                 search_apart(work, points)
+            elif parallel > 1:
+                search_rounds(work, parallel)
             else:
                 search_together(work)
         except BaseException:

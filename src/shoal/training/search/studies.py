@@ -26,6 +26,14 @@ class Study(Protocol):
         """The next point; None when the sampler has no more."""
         ...
 
+    def ask_many(self, count: int) -> list[Point]:
+        """The next points, chosen without knowing each other; fewer when there are no more."""
+        ...
+
+    def tell_many(self, ends: list[tuple[str, float | None]]) -> None:
+        """How the trials asked for together ended, in their order."""
+        ...
+
     def hopeless(self, step: int, value: float) -> bool:
         """Whether the trial asked for last should be pruned after a step with this value."""
         ...
@@ -103,6 +111,7 @@ class _OptunaStudy:
             pruner=space.search.pruner or optuna.pruners.MedianPruner(),
         )
         self._trial: Any = None
+        self._round: list[Any] = []
         self._over = False
         self._count = 0
 
@@ -128,12 +137,25 @@ class _OptunaStudy:
             self._count += 1
 
     def ask(self) -> Point | None:
-        self._study.sampler = _seeded(self._sampler, seed_of(self._seed, self._scope, self._count))
+        number = self._count + len(self._round)
+        self._study.sampler = _seeded(self._sampler, seed_of(self._seed, self._scope, number))
         exhausted = getattr(self._study.sampler, "is_exhausted", None)
         if self._over or (self._count and exhausted and exhausted(self._study)):
             return None
         self._trial = self._study.ask(self._space.fixed)
         return self._space.suggest(self._trial)
+
+    def ask_many(self, count: int) -> list[Point]:
+        found: list[Point] = []
+        while len(found) < count and (point := self.ask()) is not None:
+            found.append(point)
+            self._round.append(self._trial)
+        return found
+
+    def tell_many(self, ends: list[tuple[str, float | None]]) -> None:
+        trials, self._round = self._round, []
+        for self._trial, (state, value) in zip(trials, ends, strict=True):
+            self.tell(state, value)
 
     def hopeless(self, step: int, value: float) -> bool:
         self._trial.report(value, step)
@@ -168,6 +190,8 @@ class _HyperoptStudy:
         self._algorithm = space.search.sampler or tpe.suggest
         self._domain = Domain(lambda _: None, space.search.space)
         self._trials = Trials()
+        self._round: list[int] = []
+        self._at = -1
         self._count = 0
 
     def replay(self, trials: Iterable[Trial]) -> None:
@@ -193,7 +217,7 @@ class _HyperoptStudy:
     def ask(self) -> Point | None:
         numbers = self._trials.new_trial_ids(1)
         self._trials.refresh()
-        seed = seed_of(self._seed, self._scope, self._count)
+        seed = seed_of(self._seed, self._scope, self._count + len(self._round))
         docs = self._algorithm(numbers, self._domain, self._trials, seed)
         if not docs:
             return None
@@ -201,6 +225,18 @@ class _HyperoptStudy:
         self._trials.refresh()
         chosen = docs[0]["misc"]["vals"]
         return {label: _number(values[0]) for label, values in chosen.items() if len(values)}
+
+    def ask_many(self, count: int) -> list[Point]:
+        found: list[Point] = []
+        while len(found) < count and (point := self.ask()) is not None:
+            found.append(point)
+            self._round.append(len(self._trials._dynamic_trials) - 1)
+        return found
+
+    def tell_many(self, ends: list[tuple[str, float | None]]) -> None:
+        places, self._round = self._round, []
+        for self._at, (state, value) in zip(places, ends, strict=True):
+            self.tell(state, value)
 
     def hopeless(self, step: int, value: float) -> bool:  # noqa: ARG002  (Hyperopt prunes nothing)
         return False
@@ -213,7 +249,7 @@ class _HyperoptStudy:
         if state == "complete" and value is not None:
             result = {"status": "ok", "loss": self._sign * value}
         # The document that Trials keeps is its own copy.
-        self._trials._dynamic_trials[-1].update(state=JOB_STATE_DONE, result=result)
+        self._trials._dynamic_trials[self._at].update(state=JOB_STATE_DONE, result=result)
         self._trials.refresh()
 
 

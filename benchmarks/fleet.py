@@ -52,7 +52,7 @@ def main() -> None:
     # The first loop comes before anything of Shoal is loaded: other libraries in the process
     # slow scikit-learn's own checks.
     bare = [bare_loop(features, target)]
-    fleets: list[tuple[float, TrainedFleet]] = []
+    fleets: list[tuple[float, float, TrainedFleet]] = []
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
         write_table(Path(folder), features, target)
         for turn in range(options.repeat):
@@ -138,8 +138,13 @@ def context() -> RunContext:
     )
 
 
-def shoal_fleet(folder: Path, workers: int | None, *, batched: bool) -> tuple[float, TrainedFleet]:
-    """Seconds from the table to the registered fleet, and what was trained."""
+def shoal_fleet(
+    folder: Path, workers: int | None, *, batched: bool
+) -> tuple[float, float, TrainedFleet]:
+    """Seconds from the table to the registered fleet, of the clock and of processors.
+
+    Those of worker processes are not among the latter. Then what was trained.
+    """
     from shoal.lake import Lake
     from shoal.tracking import Tracker
     from shoal.training import train
@@ -147,10 +152,10 @@ def shoal_fleet(folder: Path, workers: int | None, *, batched: bool) -> tuple[fl
     tracker = Tracker(f"sqlite:///{folder}/mlflow.db", str(folder / "artifacts"), "benchmark")
     if not (folder / "mlflow.db").exists():
         tracker.models()  # making MLflow's database is once per lake, not once per fleet
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     trained = train(declared(batched=batched), Lake(folder / "lake"), workers=workers)
     tracker.record(trained, context())
-    return time.perf_counter() - begun, trained
+    return time.perf_counter() - begun, time.process_time() - used, trained
 
 
 def usual_way(folder: Path, features: list[Array], target: list[Array], count: int) -> float:
@@ -187,14 +192,14 @@ def usual_way(folder: Path, features: list[Array], target: list[Array], count: i
 def report(
     options: argparse.Namespace,
     bare: list[float],
-    fleets: list[tuple[float, TrainedFleet]],
+    fleets: list[tuple[float, float, TrainedFleet]],
     usual: float | None,
 ) -> None:
     """Print the measured times."""
     base = float(np.median(bare))
-    whole = float(np.median([took for took, _ in fleets]))
-    training = float(np.median([trained.seconds for _, trained in fleets]))
-    fitting = float(np.median([trained.metrics["fit_seconds"] for _, trained in fleets]))
+    whole = float(np.median([took for took, *_ in fleets]))
+    training = float(np.median([trained.seconds for *_, trained in fleets]))
+    fitting = float(np.median([trained.metrics["fit_seconds"] for *_, trained in fleets]))
     shape = f"{options.segments:,} segments x {options.rows} rows x {options.features} features"
     table = Table(title=f"{shape}, StandardScaler + Ridge, {os.cpu_count()} cores")
     table.add_column("what")
@@ -215,7 +220,9 @@ def report(
     console.print(table)
     turns = ", ".join(f"{took:.2f}" for took in bare)
     console.print(f"bare turns: {turns} s; over the fastest: {whole / min(bare):.2f}")
-    turns = ", ".join(f"{took:.2f} (train {made.seconds:.2f})" for took, made in fleets)
+    cost = ", ".join(f"{used:.2f}" for _, used, _ in fleets)
+    console.print(f"processor seconds of this process: {cost}, without its workers")
+    turns = ", ".join(f"{took:.2f} (train {made.seconds:.2f})" for took, _, made in fleets)
     console.print(f"fleet turns: {turns} s; the first one also imports polars and MLflow")
 
 

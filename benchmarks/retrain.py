@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500, help="rows in each segment")
     parser.add_argument("--features", type=int, default=8, help="feature columns")
     parser.add_argument("--changed", type=float, default=0.02, help="share of segments with news")
-    parser.add_argument("--learner", choices=("ridge", "lightgbm"), default="ridge")
+    parser.add_argument("--learner", choices=("ridge", "lightgbm", "trees"), default="ridge")
     parser.add_argument("--workers", type=int, default=None, help="processes; default all cores")
     parser.add_argument("--cold", action="store_true", help="new worker processes for each")
     parser.add_argument("--repeat", type=int, default=3, help="turns of each")
@@ -71,6 +71,13 @@ def lightgbm() -> Any:
     return LGBMRegressor(n_estimators=50, num_leaves=15, n_jobs=1, verbose=-1)
 
 
+def trees() -> Any:
+    """The largest."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return HistGradientBoostingRegressor(max_iter=50)
+
+
 def measure(folder: Path, options: argparse.Namespace) -> None:
     """Full trainings and trainings of what changed, in turns."""
     from shoal.lake import Lake
@@ -89,8 +96,9 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     )
     with collecting_models() as found:
         declare = model(table="gold.sales", target="sales", by=["store"], time="day", name="sales")
-        declare({"ridge": ridge, "lightgbm": lightgbm}[options.learner])
+        declare({"ridge": ridge, "lightgbm": lightgbm, "trees": trees}[options.learner])
     took: dict[str, list[float]] = {"full": [], "changed": [], "nothing": []}
+    used: dict[str, list[float]] = {"full": [], "changed": []}
     trainings: dict[str, list[float]] = {"full": [], "changed": []}
     reason = ""
 
@@ -98,13 +106,14 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         assert trained is not None
         tracker.record(trained, context)
         took[what].append(time.perf_counter() - begun)
+        used[what].append(time.process_time() - processor)
         trainings[what].append(trained.seconds)
         return trained
 
-    day = options.rows
+    day, processor = options.rows, 0.0
     nursery = None if options.cold else new_nursery()
     for _ in range(options.repeat):
-        begun = time.perf_counter()
+        begun, processor = time.perf_counter(), time.process_time()
         last = record(
             "full", begun, train(found[0], lake, workers=options.workers, nursery=nursery)
         )
@@ -113,6 +122,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         table.append(rows(chosen, np.arange(day, day + 5), options.features))
         day += 5
         since, begun = last.members_version, time.perf_counter()
+        processor = time.process_time()
         last = record(
             "changed",
             begun,
@@ -136,6 +146,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     Console().print(shown)
     inside = ", ".join(f"{k} {np.median(v):.3f}" for k, v in trainings.items())
     Console().print(f"of which without MLflow: {inside} s")
+    inside = ", ".join(f"{k} {np.median(v):.3f}" for k, v in used.items())
+    Console().print(f"processor seconds of this process, without its workers: {inside}")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,9 @@ servers:
 # The browser that the workspace is tested in, and axe-core, which checks that all can use it. The
 # Apache Spark with Delta Lake that engine = "spark" starts. Tests say why they are skipped.
 servers-heavy: servers
+	@test -x $(TOOLS)/mlserver/bin/mlserver || { $(UV) venv --quiet $(TOOLS)/mlserver && \
+	  $(UV) pip install --quiet --python $(TOOLS)/mlserver/bin/python mlserver==1.7.1 mlserver-mlflow==1.7.1; } || \
+	  echo "MLServer could not be had; its tests are skipped."
 	@command -v chromium >/dev/null || $(call install,chromium)
 	@test -s $(TOOLS)/axe/axe.min.js || { mkdir -p $(TOOLS)/axe && cd $(TOOLS)/axe && \
 	  npm pack --silent axe-core@4.14.1 >/dev/null && tar xzf axe-core-*.tgz --strip-components=1 package/axe.min.js package/LICENSE; } || \

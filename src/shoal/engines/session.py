@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "connect"]
 
+# Milliseconds between two tries of a request to a server that has gone: some 15 seconds in all,
+# where pyspark's client would go on for ten minutes.
+_TRIES, _LONGEST_WAIT = 6, 5_000
+
 
 class Engine:
     """One Spark Connect session and, where Shoal started it, the server behind it.
@@ -206,6 +210,7 @@ def _embedded() -> tuple[SparkConnectServer, str]:
 
 def _session(url: str, server: SparkConnectServer | LocalServer | None) -> Engine:
     from pyspark.sql.connect.client import DefaultChannelBuilder
+    from pyspark.sql.connect.client.retries import DefaultPolicy
     from pyspark.sql.connect.session import SparkSession
 
     from shoal.engines.reach import check_delta, shown
@@ -216,6 +221,8 @@ def _session(url: str, server: SparkConnectServer | LocalServer | None) -> Engin
     channel.add_interceptor(interceptor)
     try:
         spark = SparkSession.builder.channelBuilder(channel).create()
+        patience = DefaultPolicy(max_retries=_TRIES, max_backoff=_LONGEST_WAIT)
+        spark.client.set_retry_policies([patience])
         spark.conf.set("spark.sql.session.timeZone", "UTC")
         ours = server is not None and not hasattr(server, "pid")
         # Sail has a version number of its own; Apache Spark says the one that it speaks.

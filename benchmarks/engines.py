@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from medallion import PEERS, generate, run
 
+from medallion import PEERS, generate, run
 from shoal.cli import show
 from shoal.cli.project import write_template
 
@@ -83,7 +83,6 @@ def medallion(engine, root, rows, repeat):
 def fleet(engine, root, segments, rows, repeat):
     """A fleet on the engine's workers; on Spark in turns with applyInPandas."""
     import fleet as bench
-
     from shoal.engines import connect
     from shoal.lake import Lake
     from shoal.training import train
@@ -196,13 +195,13 @@ def measure(part, given, folder):
             root.mkdir(parents=True, exist_ok=True)
             sizes = ["--months", given.months, "--segments", given.segments]
             sizes += ["--segment-rows", given.segment_rows, "--repeat", given.repeat]
-            found = run(
-                sys.executable, __file__, "--step", part, engine, root, *map(str, sizes)
-            )
+            found = run(sys.executable, __file__, "--step", part, engine, root, *map(str, sizes))
         middle = {key: float(np.median(value)) for key, value in found.items() if value != []}
         middle["peak MB"] = middle.pop("peak") / 1e6
         by_engine[engine] = middle
-        print(part, engine, {k: round(v, 2) for k, v in middle.items()}, file=sys.stderr, flush=True)
+        print(
+            part, engine, {k: round(v, 2) for k, v in middle.items()}, file=sys.stderr, flush=True
+        )
         if part == "medallion":
             for name in ("bronze", "silver", "gold", "shoal"):
                 shutil.rmtree(folder / "project/lake" / name, ignore_errors=True)

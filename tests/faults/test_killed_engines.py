@@ -76,7 +76,6 @@ def use(project: SmallProject, url: str) -> None:
 
 
 def run(project: SmallProject) -> subprocess.Popen[str]:
-    print(f"{time.monotonic():.1f} run", flush=True)
     command = [sys.executable, "-m", "shoal.cli", "run", "--tables-only"]
     return subprocess.Popen(
         command, cwd=project.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

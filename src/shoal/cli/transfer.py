@@ -10,23 +10,40 @@ import click
 
 from shoal.cli import show
 from shoal.cli.app import command
+from shoal.cli.export import databricks_bundle
 from shoal.cli.options import as_json, opened, project_options
 
 __all__ = ["export", "gc", "import_"]
 
 
 @command("shoal export delay@champion backup/delay")
-@click.argument("ref", metavar="MODEL[/VERSION]")
-@click.argument("target", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.argument("ref", metavar="MODEL[/VERSION]|databricks")
+@click.argument("target", metavar="[FOLDER]", required=False, type=click.Path(path_type=Path))
 @project_options
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="FOLDER, by name.")
 @as_json
 def export(
-    ref: str, target: Path, *, folder: Path | None, profile: str | None, as_json: bool
+    ref: str,
+    target: Path | None,
+    *,
+    folder: Path | None,
+    profile: str | None,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Write a version with its lineage to FOLDER: model, run, code, members, evidence.
 
     manifest.json has the SHA-256 of each file; the digest that is printed vouches for all.
+
+    "shoal export databricks" writes the whole project as a Declarative Automation Bundle instead:
+    its pipeline, a job that refreshes, trains and scores, a serving endpoint for each model.
     """
+    target = target or out
+    if ref == "databricks":
+        databricks_bundle(folder, profile, target or Path("databricks"), as_json=as_json)
+        return
+    if target is None:
+        raise click.UsageError(f"Name the folder: shoal export {ref} FOLDER")
     from shoal.workspace.transfer import export_version
 
     with opened(folder, profile) as space:
@@ -34,10 +51,12 @@ def export(
     if as_json:
         show.print_json(asdict(found))
         return
-    out = show.console()
-    out.print(f"[green]exported[/]  {found.model}: {found.files} files, {found.bytes:,} bytes")
-    out.print(f"[dim]digest[/]    {found.digest}")
-    out.print(f"[dim]next[/]      shoal import {show.escape(str(target))} --digest {found.digest}")
+    console = show.console()
+    console.print(f"[green]exported[/]  {found.model}: {found.files} files, {found.bytes:,} bytes")
+    console.print(f"[dim]digest[/]    {found.digest}")
+    console.print(
+        f"[dim]next[/]      shoal import {show.escape(str(target))} --digest {found.digest}"
+    )
 
 
 @command("shoal import backup/delay")

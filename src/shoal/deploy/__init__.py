@@ -6,9 +6,17 @@ Kubernetes or Azure Machine Learning is a pointer to it.
 """
 
 from shoal.deploy.bundle import Bundle
+from shoal.deploy.databricks import export_databricks
 from shoal.deploy.image import build_image
 from shoal.deploy.make import make_bundle
 from shoal.deploy.rehearse import rehearse
 from shoal.deploy.served import served_bundle
 
-__all__ = ["Bundle", "build_image", "make_bundle", "rehearse", "served_bundle"]
+__all__ = [
+    "Bundle",
+    "build_image",
+    "export_databricks",
+    "make_bundle",
+    "rehearse",
+    "served_bundle",
+]

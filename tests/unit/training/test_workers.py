@@ -141,6 +141,37 @@ def test_rows_are_written_in_their_own_order_and_mapped(tmp_path) -> None:
     np.testing.assert_array_equal(mapped[65_530:65_540][:, 1], np.asarray(mapped)[65_530:65_540, 1])
 
 
+def _own_memory() -> int:
+    """Bytes of this process that are no pages of files."""
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.split("RssAnon:")[1].split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_worker_holds_no_copy_of_the_rows(tmp_path) -> None:
+    random = np.random.default_rng(0)
+    count, features = 200_000, 32  # 51 MB
+    table = {str(i): random.normal(size=count) for i in range(features)}
+    with pa.OSFile(str(tmp_path / "sorted"), "wb") as sink:
+        rows = pa.table(table | {"target": random.normal(size=count)})
+        with pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_table(rows)
+    job = FitJob(
+        build=StandardScaler, features=features, classes=0, timed=False, nan_ok=False,
+        metrics=("mae",), metric="mae", baseline="mean", holdout=0.2, min_rows=5,
+    )  # fmt: skip
+    write_rows(tmp_path / "sorted", tmp_path / "rows", job)
+    del rows, table
+    before = _own_memory()
+    mapped = MappedRows(tmp_path / "rows")
+    seen = 0
+    for share in Batches(rows=mapped, size=1_000, shuffle=True, rank=1, workers=2).epoch(0):
+        seen += share.rows
+    assert seen == count // 2
+    # The order of the rows is held, 8 bytes each.
+    assert _own_memory() - before < 0.2 * 8 * features * count
+
+
 def test_by_weights_and_senseless_numbers_are_refused() -> None:
     with pytest.raises(ModelError, match="by= makes many models"):
         declare(net(), by=["name"], workers=2)

@@ -33,7 +33,6 @@ class Desk:
 
     Args:
         space: The workspace.
-        on_engine: Called after the engine was started by a thread.
 
     Attributes:
         space: The workspace.
@@ -41,30 +40,28 @@ class Desk:
         waiting: The libraries that pages need are still being loaded.
     """
 
-    def __init__(
-        self, space: Workspace, *, on_engine: Callable[[Engine], None] | None = None
-    ) -> None:
+    def __init__(self, space: Workspace) -> None:
         self.space = space
         self.cache = Cache()
         self._fleets = Cache(8)
-        self._on_engine = on_engine
         self._starting = threading.Lock()
         self._planning = threading.RLock()
-        self._started = False
         self.waiting = False
         self._sources: dict[str, tuple[tuple[str, int], ...]] = {}
 
     def warm(self) -> None:
         """Begins to read what the first pages need, and to start the engine, in a thread."""
-        threading.Thread(target=self._warm, name="shoal-warm", daemon=True).start()
         self.waiting = True
+        threading.Thread(target=self._warm, name="shoal-warm", daemon=True).start()
 
     def _warm(self) -> None:
-        with contextlib.suppress(ShoalError):  # the page that needs it will say it
-            self.summaries()
-            for model in self.pointers():
-                self.versions(model)
-        self.waiting = False
+        try:
+            with contextlib.suppress(ShoalError):  # the page that needs it will say it
+                self.summaries()
+                for model in self.pointers():
+                    self.versions(model)
+        finally:
+            self.waiting = False
         with contextlib.suppress(ShoalError):
             self.engine()
 
@@ -76,11 +73,7 @@ class Desk:
     def engine(self) -> Engine:
         """The engine, started by the first who needs it."""
         with self._starting:
-            engine = self.space.engine
-            if not self._started and self._on_engine is not None:
-                self._on_engine(engine)
-            self._started = True
-        return engine
+            return self.space.engine
 
     def alone(self) -> AbstractContextManager[bool]:
         """Held by what must not happen twice at once: loading sources, moving aliases."""

@@ -342,6 +342,22 @@ def test_answers_are_kept_by_version_and_follow_a_new_one(desk, client):
     desk.space.maintenance.restore("gold.regions", before.version)
 
 
+def test_a_server_that_just_started_says_that_the_page_comes(desk, root, engine):
+    with Workspace.open(root) as space:
+        space.engine = engine
+        fresh = Desk(space)
+        fresh.waiting = True
+        client = client_of(fresh)
+        early = client.get("/catalog", headers={"accept": "text/html"})
+        assert early.status_code == 202
+        assert 'http-equiv="refresh"' in early.text
+        fresh.warm()
+        until = time.monotonic() + 60
+        while fresh.waiting and time.monotonic() < until:
+            time.sleep(0.01)
+        assert client.get("/catalog", headers={"accept": "text/html"}).status_code == 200
+
+
 # Who may do what.
 
 

@@ -42,11 +42,12 @@ class _Steps:
         self.rows.append((what, result, seconds))
 
 
-def run_demo(folder: Path, *, as_json: bool) -> None:
+def run_demo(folder: Path, *, storage: str | None = None, as_json: bool) -> None:
     """Writes the flights project into a new folder and works with it as a user would.
 
     Args:
         folder: The new folder.
+        storage: Root of the lake, a folder or the URL of an object store; None means ``lake``.
         as_json: Print the results as JSON instead of tables.
 
     Raises:
@@ -56,7 +57,7 @@ def run_demo(folder: Path, *, as_json: bool) -> None:
 
     steps = _Steps(quiet=as_json)
     begun = time.perf_counter()
-    write_template("flights", folder, "flights")
+    write_template("flights", folder, "flights", storage)
     land = runpy.run_path(str(folder / "land.py"))["land"]
 
     steps.say("Raw files land: eleven months of flights, one JSON-lines file a day")

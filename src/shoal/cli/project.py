@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -20,13 +21,14 @@ def _templates() -> list[str]:
     return sorted(path.name for path in _TEMPLATES.iterdir() if path.is_dir())
 
 
-def write_template(template: str, folder: Path, name: str) -> None:
+def write_template(template: str, folder: Path, name: str, storage: str | None = None) -> None:
     """Copies a template into a new folder.
 
     Args:
         template: Name of the template.
         folder: Where; it must not exist, or be empty.
         name: Name of the pipeline.
+        storage: Root of the lake for ``shoal.toml``, if it is not the template's.
 
     Raises:
         ProjectError: The folder has files already, or cannot be made.
@@ -34,7 +36,10 @@ def write_template(template: str, folder: Path, name: str) -> None:
     import shutil
 
     from shoal.errors import ProjectError
+    from shoal.store import storage_url
 
+    if storage is not None and "://" in storage and not storage.startswith("file:"):
+        storage = storage_url(storage)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ProjectError(
             f"{folder} exists already and is not empty.", hint="Choose another name."
@@ -52,6 +57,9 @@ def write_template(template: str, folder: Path, name: str) -> None:
     spec = folder / "spark-pipeline.yml"
     lines = spec.read_text().splitlines(keepends=True)
     spec.write_text("".join(f"name: {name}\n" if x.startswith("name:") else x for x in lines))
+    if storage is not None:
+        text = f"[profiles.default]\nstorage = {json.dumps(storage)}\n"
+        (folder / "shoal.toml").write_text(text)
 
 
 def _write_workflows(folder: Path) -> None:
@@ -91,12 +99,17 @@ def init(name: str, template: str) -> None:
     show_default=True,
     help="New folder for the demo's project.",
 )
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="Where the lake is: another folder, or s3://, abfss://, az://, gs://.",
+)
 @as_json
-def demo(folder: Path, as_json: bool) -> None:
+def demo(folder: Path, storage: str | None, as_json: bool) -> None:
     """See it all work: real flights from raw files to a REST answer, in under two minutes."""
     from shoal.cli.demo import run_demo
 
-    run_demo(folder, as_json=as_json)
+    run_demo(folder, storage=storage, as_json=as_json)
 
 
 @command("shoal version")

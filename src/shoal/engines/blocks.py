@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from shoal.errors import PipelineError
+from shoal.store import is_url, open_file
 
 __all__ = ["blocks", "encoding_of", "readable", "whole_text"]
 
 _BLOCK = 8 * 1024 * 1024
+_PACKED = {"gz": "gzip", "bz2": "bz2", "zst": "zstd", "lz4": "lz4"}
 
 
 def encoding_of(options: Mapping[str, str]) -> str:
@@ -39,8 +41,14 @@ def readable(path: str) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        with pa.input_stream(path, compression="detect") as stream:
-            yield stream
+        if not is_url(path):
+            with pa.input_stream(path, compression="detect") as stream:
+                yield stream
+            return
+        with open_file(path) as raw:
+            packed = _PACKED.get(path.rpartition(".")[2].lower())
+            with pa.input_stream(raw, compression=packed) as stream:
+                yield stream
     except (OSError, EOFError, pa.ArrowException) as error:
         raise PipelineError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",

@@ -6,11 +6,11 @@ import datetime as dt
 import decimal
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.engines.layout import FileInfo, Layout, Parsed
 from shoal.errors import PipelineError
+from shoal.store import is_url, open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,14 +39,16 @@ def file_schema(kind: str, path: str) -> pa.Schema:
     if kind == "parquet":
         import pyarrow.parquet as pq
 
-        found = pq.read_schema(path)
+        with open_file(path) as stream:
+            found = pq.read_schema(stream)
     elif kind == "orc":
         from pyarrow import orc
 
-        found = orc.ORCFile(path).schema
+        with open_file(path) as stream:
+            found = orc.ORCFile(stream).schema
     else:
         fastavro = _fastavro()
-        with Path(path).open("rb") as stream:
+        with open_file(path) as stream:
             found = _avro_columns(fastavro.reader(stream).writer_schema)
     return pa.schema([pa.field(field.name, _plain(field.type)) for field in found])
 
@@ -105,17 +107,18 @@ def _batches(kind: str, path: str) -> Iterator[pa.RecordBatch]:
     if kind == "parquet":
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(path) as file:
+        with open_file(path) as stream, pq.ParquetFile(stream) as file:
             yield from file.iter_batches(use_threads=False)
     elif kind == "orc":
         from pyarrow import orc
 
-        found = orc.ORCFile(path)
-        for stripe in range(found.nstripes):
-            yield found.read_stripe(stripe)
+        with open_file(path) as stream:
+            found = orc.ORCFile(stream)
+            for stripe in range(found.nstripes):
+                yield found.read_stripe(stripe)
     else:
         fastavro = _fastavro()
-        with Path(path).open("rb") as stream:
+        with open_file(path) as stream:
             reader = fastavro.reader(stream)
             schema = _avro_columns(reader.writer_schema)
             read = [_avro_value(field.type) for field in schema]
@@ -188,12 +191,12 @@ def read_whole(file: FileInfo) -> Parsed:
     """One file as one row: path, modification time, length and content."""
     import pyarrow as pa
 
-    with Path(file.path).open("rb") as stream:
+    with open_file(file.path) as stream:
         content = stream.read()
     return Parsed(
         rows=1,
         columns={
-            "path": pa.array([f"file:{file.path}"]),
+            "path": pa.array([file.path if is_url(file.path) else f"file:{file.path}"]),
             "modificationTime": pa.array([file.modified], pa.timestamp("us", "UTC")),
             "length": pa.array([len(content)], pa.int64()),
             "content": pa.array([content], pa.binary()),

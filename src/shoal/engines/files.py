@@ -16,7 +16,6 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.engines.blocks import blocks, whole_text
@@ -29,6 +28,7 @@ from shoal.engines.layout import FileInfo, Layout, Parsed, finish, json_text, la
 from shoal.engines.listed import InputFile
 from shoal.engines.plan import FileRead, plan_of
 from shoal.errors import PipelineError
+from shoal.store import is_url, open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,7 +141,9 @@ def _odd(read: FileRead, files: Sequence[InputFile]) -> bool:
         for name in ("ignorecorruptfiles", "ignoremissingfiles")
     )
     return skips or any(
-        re.search(r"[*?\[{}]", file.path) and re.search(r"[^\x21-\x7e]|%", file.path)
+        re.search(r"[^A-Za-z0-9_./:+&=,@~-]", file.path)
+        if is_url(file.path)  # which it would take apart
+        else re.search(r"[*?\[{}]", file.path) and re.search(r"[^\x21-\x7e]|%", file.path)
         for file in files
     )
 
@@ -194,7 +196,7 @@ def _rows(kind: str, layout: Layout, file: FileInfo) -> Iterator[pa.RecordBatch]
             if parsed.rows:
                 yield finish(parsed, layout, file)
     except Exception as error:  # each library has errors of its own for bytes that are not its
-        if layout.flag("ignoremissingfiles") and not Path(file.path).exists():
+        if layout.flag("ignoremissingfiles") and _is_gone(file.path):
             return
         named = file.path in str(error)
         damaged = isinstance(error, (OSError, EOFError, pa.ArrowException, PipelineError))
@@ -205,6 +207,14 @@ def _rows(kind: str, layout: Layout, file: FileInfo) -> Iterator[pa.RecordBatch]
         raise ValueError(
             text if named else f"{file.path} cannot be read as {kind}: {text}"
         ) from error
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        open_file(path).close()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _parsed(kind: str, layout: Layout, file: FileInfo) -> Iterator[Parsed]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PipelineError
+from shoal.store import is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +25,7 @@ class FileInfo:
     """One listed file, as the function that reads it is told.
 
     Args:
-        path: Absolute path.
+        path: Absolute path, or URL.
         size: Bytes.
         modified: Modification time, microseconds since 1970.
         partition: Values of the partition columns, as text.
@@ -34,6 +35,11 @@ class FileInfo:
     size: int
     modified: int
     partition: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def uri(self) -> str:
+        """Where it is, as Spark tells it."""
+        return self.path if is_url(self.path) else f"file://{self.path}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +196,7 @@ def _rescued(parsed: Parsed, layout: Layout, file: FileInfo) -> pa.Array:
             kept[row] = {"_corrupt_record": lines[row]}
     texts: list[str | None] = [None] * parsed.rows
     for row, values in kept.items():
-        texts[row] = json_text({**values, "_file_path": f"file://{file.path}"})
+        texts[row] = json_text({**values, "_file_path": file.uri})
     return pa.array(texts, pa.string())
 
 
@@ -209,7 +215,7 @@ def _metadata(file: FileInfo, rows: int) -> pa.Array:
     )
     path = _encoded(file.path)
     value = {
-        "file_path": f"file://{path}",
+        "file_path": path if is_url(path) else f"file://{path}",
         "file_name": path.rsplit("/", 1)[-1],
         "file_size": file.size,
         "file_block_start": 0,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from shoal.errors import TableError
+from shoal.lake.log import actions_of
+from shoal.store import Store
 
 __all__ = ["AddedFile", "Changes", "added_file", "read_changes"]
 
@@ -19,7 +20,7 @@ class AddedFile:
     """One Parquet file that a version added or removed.
 
     Args:
-        path: Absolute path.
+        path: Absolute path, or URL.
         version: The version that added or removed it.
         rows: Rows in the file, or None when the writer did not say.
         partition: Values of the partition columns as text, which the file itself does not hold.
@@ -63,8 +64,8 @@ class Changes:
         return sum(file.rows or 0 for file in self.files)
 
 
-def read_changes(table_path: str, *, after: int, until: int) -> Changes:
-    """Reads versions ``after`` + 1 to ``until`` from the log of a table on local disk.
+def read_changes(store: Store, *, after: int, until: int) -> Changes:
+    """Reads versions ``after`` + 1 to ``until`` from the log of a table.
 
     Compaction (OPTIMIZE) commits change no data and are left out, as the Delta protocol's
     ``dataChange`` says.
@@ -76,34 +77,32 @@ def read_changes(table_path: str, *, after: int, until: int) -> Changes:
     removed: list[AddedFile] = []
     rewrites: list[int] = []
     for version in range(after + 1, until + 1):
-        entry = Path(table_path) / "_delta_log" / f"{version:020}.json"
         try:
-            lines = entry.read_text().splitlines()
+            actions = actions_of(store.root, version)
         except FileNotFoundError:
             raise TableError(
-                f"The log of {table_path} no longer has version {version}, so what it added "
+                f"The log of {store.root} no longer has version {version}, so what it added "
                 "cannot be told.",
                 hint="Refresh the reading table in full: shoal run --full-refresh TABLE",
             ) from None
         rewrote = False
-        for line in lines:
-            action = json.loads(line)
+        for action in actions:
             if (remove := action.get("remove")) and remove.get("dataChange", True):
                 rewrote = True
-                removed.append(added_file(table_path, version, remove))
+                removed.append(added_file(store, version, remove))
             if (add := action.get("add")) and add.get("dataChange", True):
-                files.append(added_file(table_path, version, add))
+                files.append(added_file(store, version, add))
                 rewrote |= files[-1].vector  # some of its rows do not count: not a plain addition
         if rewrote:
             rewrites.append(version)
     return Changes(files=tuple(files), rewrites=tuple(rewrites), removed=tuple(removed))
 
 
-def added_file(table_path: str, version: int, action: Mapping[str, Any]) -> AddedFile:
+def added_file(store: Store, version: int, action: Mapping[str, Any]) -> AddedFile:
     """The file of an ``add``, ``remove`` or ``cdc`` action."""
     stats = json.loads(action["stats"]) if action.get("stats") else {}
     return AddedFile(
-        path=str(Path(table_path) / unquote(action["path"])),
+        path=store.path(unquote(action["path"])),
         version=version,
         rows=stats.get("numRecords"),
         partition=action.get("partitionValues") or {},

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import ShoalError
 from shoal.lake.log import checkpoints, commits, log_versions
-from shoal.lake.progress import read_progress
+from shoal.lake.progress import flow_folder, read_progress
 from shoal.lake.protocol import constraints_of, refuse_unwritable
 from shoal.lake.reading import data_files
+from shoal.store import parquet_footer
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -99,18 +99,16 @@ def _log(table: Table) -> Iterator[Finding]:
 
 def _files(table: Table, opened: DeltaTable) -> Iterator[Finding]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    have = {file.name: file.size for file in table.store.files()}
     wrong: list[str] = []
     files = data_files(opened)
     for path, (size, rows, _) in files.items():
-        whole = Path(table.path, path)
         try:
-            have = whole.stat().st_size
-            if have != size:
-                wrong.append(f"{path} has {have:,} bytes, the log says {size:,}")
+            if have.get(path, size) != size:
+                wrong.append(f"{path} has {have[path]:,} bytes, the log says {size:,}")
                 continue
-            count = pq.read_metadata(whole).num_rows
+            count = parquet_footer(table.store.path(path)).num_rows
             if rows is not None and count != rows:
                 wrong.append(f"{path} has {count:,} rows, the log says {rows:,}")
         except FileNotFoundError:
@@ -138,8 +136,8 @@ def _progress(table: Table) -> Iterator[Finding]:
     for flow, number in numbers.items():
         message = ""
         try:
-            state = read_progress(table.path, flow, number).state
-            if state and not Path(table.state_path(flow, state)).is_dir():
+            state = read_progress(table.store, flow, number).state
+            if state and not table.store.files(f"{flow_folder(flow)}/{state}"):
                 message = f"The rows that flow '{flow}' keeps to go on from are gone ({state})."
         except ShoalError as error:
             message = error.message

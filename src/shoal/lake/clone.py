@@ -3,32 +3,33 @@
 Delta's shallow clone names the source's files by absolute path, which neither delta-rs 1.6, Polars
 2.1 nor Sail 0.7 reads, and which a vacuum of the source breaks. A clone here is a folder of hard
 links: as quick and as small, since data files never change, and each table's vacuum removes only
-its own links.
+its own links. Object stores have no links: there the store copies the files, inside itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
-import os
-import shutil
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from shoal.errors import TableError
+from shoal.errors import ShoalError, TableError
 from shoal.lake.creating import create
 from shoal.lake.disk import disk_error
 from shoal.lake.protocol import refuse_unwritable, settings_of
 from shoal.lake.staging import footer_stats
+from shoal.store import parquet_footer
 
 if TYPE_CHECKING:
     from shoal.lake.table import Table
 
 __all__ = ["Cloned", "clone"]
+
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +72,11 @@ def clone(
             are on different file systems and ``deep`` was not given. Nothing is left behind.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from deltalake import CommitProperties
     from deltalake.exceptions import DeltaError
     from deltalake.transaction import AddAction
 
-    if target.exists() or (Path(target.path).is_dir() and any(Path(target.path).iterdir())):
+    if target.exists() or target.store.files() or target.store.folders():
         raise TableError(
             f"{target.name} already exists; a clone makes a new table.",
             hint="Give another name.",
@@ -90,25 +90,23 @@ def clone(
         )
     adds = pa.table(opened.get_add_actions()).to_pylist()
     partitions = list(opened.metadata().partition_columns)
-    place: Callable[[Path, Path], object] = shutil.copy2 if deep else os.link
-    actions = []
+
+    def placed(add: dict[str, Any]) -> AddAction:
+        path = unquote(add["path"])
+        source.store.copy(path, target.store, path, linked=not deep)
+        values = add.get("partition") or {}
+        return AddAction(
+            path,
+            add["size_bytes"],
+            {name: _text(values.get(name)) for name in partitions},
+            int(time.time() * 1000),
+            True,
+            footer_stats(parquet_footer(target.store.path(path), add["size_bytes"])),
+        )
+
     try:
-        for add in adds:
-            path = unquote(add["path"])
-            new = Path(target.path, path)
-            new.parent.mkdir(parents=True, exist_ok=True)
-            place(Path(source.path, path), new)
-            values = add.get("partition") or {}
-            actions.append(
-                AddAction(
-                    path,
-                    add["size_bytes"],
-                    {name: _text(values.get(name)) for name in partitions},
-                    int(time.time() * 1000),
-                    True,
-                    footer_stats(pq.read_metadata(new)),
-                )
-            )
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            actions = list(pool.map(placed, adds))
         create(
             target.path,
             opened.schema(),
@@ -123,10 +121,10 @@ def clone(
             ),
         )
     except (OSError, DeltaError) as error:
-        shutil.rmtree(target.path, ignore_errors=True)
+        _discard(target)
         raise _refused(source, target, error) from error
     except BaseException:
-        shutil.rmtree(target.path, ignore_errors=True)
+        _discard(target)
         raise
     return Cloned(
         source=source.name,
@@ -134,8 +132,13 @@ def clone(
         table=target.name,
         files=len(adds),
         bytes=sum(add["size_bytes"] for add in adds),
-        copied=deep,
+        copied=deep or not source.local,
     )
+
+
+def _discard(target: Table) -> None:
+    with contextlib.suppress(ShoalError):  # what stopped the clone is what counts
+        target.store.remove("")
 
 
 def _text(value: object) -> str | None:
@@ -153,7 +156,7 @@ def _text(value: object) -> str | None:
     return str(value)
 
 
-def _refused(source: Table, target: Table, error: Exception) -> TableError:
+def _refused(source: Table, target: Table, error: Exception) -> ShoalError:
     number = getattr(error, "errno", None)
     if number in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
         return TableError(
@@ -162,7 +165,7 @@ def _refused(source: Table, target: Table, error: Exception) -> TableError:
         )
     if isinstance(error, FileNotFoundError):
         return TableError(
-            f"A file of {source.name} is gone: {error.filename}.",
+            f"A file of {source.name} is gone: {error.filename or error}.",
             hint=f"shoal checks {source.name}; for an older version it was vacuumed.",
         )
     return disk_error(error, target.path) or TableError(f"{target.name} was not made: {error}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.lake.log import log_kept
+from shoal.lake.options import delta_options
 from shoal.lake.protocol import CHECK, settings_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def create(
     """Commits files as the first version of a table, or as one with new columns.
 
     Args:
-        path: The table's folder.
+        path: The table's folder or URL.
         columns: Its columns.
         actions: The files.
         before: The table as it is now, if there is one; its CHECK constraints stay.
@@ -44,7 +45,9 @@ def create(
     from deltalake import DeltaTable
     from deltalake.transaction import create_table_with_add_actions
 
-    Path(path).mkdir(parents=True, exist_ok=True)
+    options = delta_options(path)
+    if options is None:
+        Path(path).mkdir(parents=True, exist_ok=True)
     wanted = {**(settings_of(before) if before else {}), **properties}
     checks = {k.removeprefix(CHECK): v for k, v in wanted.items() if k.startswith(CHECK)}
     known = {
@@ -60,14 +63,15 @@ def create(
         description=comment,
         configuration=known or None,
         commit_properties=commit,
+        storage_options=options,
     )
     # delta-rs makes no table with constraints or properties of other products: it adds them later.
     others = {k: v for k, v in properties.items() if not k.startswith("delta.")}
     if others:
-        DeltaTable(path).alter.set_table_properties(
+        DeltaTable(path, storage_options=options).alter.set_table_properties(
             others, raise_if_not_exists=False, post_commithook_properties=log_kept()
         )
     for rule, condition in checks.items():
-        DeltaTable(path).alter.add_constraint(
+        DeltaTable(path, storage_options=options).alter.add_constraint(
             {rule: condition}, post_commithook_properties=log_kept()
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import TableError, nearest
@@ -182,11 +181,11 @@ def _sides(
         )
     gone = {path: file for path, file in have.items() if path not in want}
     come = {path: file for path, file in want.items() if path not in have}
-    missing = [path for path in (*gone, *come) if not Path(table.path, path).exists()]
+    missing = table.gone(table.store.path(path) for path in (*gone, *come))
     if missing:
         raise TableError(
             f"The versions {old.version()} and {new.version()} of {table.name} cannot be compared: "
-            f"{len(missing)} files are gone, for example {missing[0]}.",
+            f"{len(missing)} files are gone, for example {table.store.name(missing[0])}.",
             hint=f"They were vacuumed. shoal history {table.name} lists newer versions.",
         )
     counts = [rows for _, rows, _ in (*gone.values(), *come.values())]
@@ -204,7 +203,7 @@ def _files(table: Table, at: DeltaTable, files: Mapping[str, DataFile]) -> pl.La
     groups: dict[tuple[Any, ...], list[str]] = {}
     for path, (_, _, values) in files.items():
         key = tuple(values.get(name) for name in by)
-        groups.setdefault(key, []).append(str(Path(table.path, path)))
+        groups.setdefault(key, []).append(table.store.path(path))
     for key, paths in groups.items():
         frame = pl.scan_parquet(
             paths,

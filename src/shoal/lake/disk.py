@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from shoal.errors import TableError
+from shoal.errors import ShoalError, TableError
+from shoal.store import is_url, store_error
 
 __all__ = ["disk_error"]
 
@@ -21,15 +22,17 @@ _HINTS = {
 _PERMISSION = {errno.EACCES, errno.EPERM}
 
 
-def disk_error(error: BaseException, path: str | Path) -> TableError | None:
+def disk_error(error: BaseException, path: str | Path) -> ShoalError | None:
     """The error for a person, where an error came from a disk that could not be written; else None.
 
     Engines and delta-rs tell the system's error number in their text ("os error 28").
 
     Args:
         error: What was raised, with its causes.
-        path: The file or folder that was to be written.
+        path: The file, folder or URL that was to be written.
     """
+    if is_url(path):
+        return store_error(error, str(path))
     for number in _numbers(error):
         hint = _HINTS.get(number)
         if number in _PERMISSION and _closed(error, path):

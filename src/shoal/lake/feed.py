@@ -7,15 +7,13 @@ where it has none, its changes are the rows of the files that it added and remov
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal.errors import TableError
 from shoal.lake.changes import AddedFile, added_file
-from shoal.lake.log import log_kept
+from shoal.lake.log import actions_of, commit_name, log_kept
 from shoal.lake.protocol import FEED, settings_of, unreadable_files
 
 if TYPE_CHECKING:
@@ -109,7 +107,7 @@ def read_feed(table: Table, *, after: int, until: int, start: int | None = None)
                 "recording them.",
                 hint="Read it from the start with --full-refresh.",
             )
-        gone = [file.path for file in files if not Path(file.path).exists()]
+        gone = table.gone(file.path for file in files)
         if gone:
             raise TableError(
                 f"{table.name} no longer has {gone[0]}, which version {commit.version} changed.",
@@ -119,12 +117,9 @@ def read_feed(table: Table, *, after: int, until: int, start: int | None = None)
 
 
 def _commit(table: Table, version: int) -> FeedCommit:
-    entry = Path(table.path) / "_delta_log" / f"{version:020}.json"
+    stamp = 0.0
     try:
-        actions: list[dict[str, Any]] = [
-            json.loads(line) for line in entry.read_text().splitlines()
-        ]
-        stamp = entry.stat().st_mtime * 1000
+        actions = actions_of(table.path, version)
     except FileNotFoundError:
         raise TableError(
             f"The log of {table.name} no longer has version {version}, so what it changed cannot "
@@ -135,9 +130,11 @@ def _commit(table: Table, version: int) -> FeedCommit:
     for action in actions:
         ((kind, body),) = action.items()
         if kind == "commitInfo":
-            stamp = body.get("inCommitTimestamp") or body.get("timestamp") or stamp
+            stamp = body.get("inCommitTimestamp") or body.get("timestamp") or 0.0
         elif kind == "cdc" or (kind in found and body.get("dataChange", True)):
-            found[kind].append(added_file(table.path, version, body))
+            found[kind].append(added_file(table.store, version, body))
+    if not stamp and (entry := table.store.stat(commit_name(version))):
+        stamp = entry.seconds * 1000
     return FeedCommit(
         version=version,
         moment=dt.datetime.fromtimestamp(stamp / 1000, dt.UTC),

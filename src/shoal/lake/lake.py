@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import TextIO
 
-from shoal.errors import Conflict, TableError, TableNotFound, nearest
-from shoal.lake.disk import disk_error
+from shoal.errors import ProjectError, TableError, TableNotFound, nearest
+from shoal.lake.lock import holding
 from shoal.lake.names import TableName
 from shoal.lake.table import Table
+from shoal.store import Store, is_url, open_store, path_in, storage_url
 
-__all__ = ["Lake"]
+__all__ = ["OWN_FOLDERS", "Lake"]
+
+# Folders of the root that hold no tables.
+OWN_FOLDERS = frozenset({"_artifacts", "_shoal", "_training"})
 
 _FOLDER = re.compile(r"`?delta`?\.`?([^`]*[/\\:][^`]*|[.]{1,2})`?", re.IGNORECASE)
 
@@ -23,7 +28,7 @@ class Lake:
     """Delta tables below one root.
 
     Args:
-        root: Folder of the lake. It need not exist yet.
+        root: Folder or URL of the lake. A folder need not exist yet; a bucket or container must.
         default_schema: Schema of table names that give none.
         catalog: Catalog that three-part names may give.
         folder: Where relative paths of tables begin.
@@ -37,10 +42,37 @@ class Lake:
         catalog: str | None = None,
         folder: str | Path = "",
     ) -> None:
-        self.root = Path(root).absolute()
+        self.root: str | Path = storage_url(str(root)) if is_url(root) else Path(root).absolute()
         self.default_schema = default_schema.lower()
         self.catalog = catalog
         self.folder = Path(folder).absolute()
+
+    @cached_property
+    def store(self) -> Store:
+        """The files below the root."""
+        return open_store(self.root)
+
+    @contextlib.contextmanager
+    def scratch(self, kind: str, *, shared: bool = False) -> Iterator[str]:
+        """A folder for files that are needed only until it is left.
+
+        Args:
+            kind: What for, as a word.
+            shared: An engine elsewhere must see it: it is then in the lake, also in a cloud.
+        """
+        if is_url(self.root) and shared:
+            folder = f"_{kind}/{os.getpid()}-{os.urandom(6).hex()}"
+            try:
+                yield self.store.path(folder)
+            finally:
+                self.store.remove(folder)
+            return
+        above = None
+        if not is_url(self.root):
+            above = Path(self.root) / f"_{kind}"
+            above.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"shoal-{kind}-", dir=above) as made:
+            yield made
 
     def name(self, text: str) -> TableName:
         """Reads a table name, or ``delta.`path` ``, as this lake understands it.
@@ -55,12 +87,18 @@ class Lake:
     def _by_path(self, text: str) -> TableName:
         """The name of a table in a folder: its own where the folder is one of this lake's."""
         if "://" in text and not text.startswith("file://"):
-            raise TableError(
-                f"The table at '{text}' is not in a local folder.",
-                hint="Read a table of the lake by its name.",
-            )
+            try:
+                url = storage_url(text)
+            except ProjectError as error:
+                message = error.message.replace("The storage", "The table at", 1)
+                raise TableError(message, hint=error.hint) from None
+            inside = url.removeprefix(f"{self.root}/").split("/")
+            if url.startswith(f"{self.root}/") and len(inside) == 2:
+                return TableName(schema=inside[0], table=inside[1])
+            return TableName(schema="delta", table=url)
         path = Path(os.path.normpath(self.folder / text.removeprefix("file://")))
-        if path.is_relative_to(self.root) and len(parts := path.relative_to(self.root).parts) == 2:
+        root = Path(self.root)
+        if path.is_relative_to(root) and len(parts := path.relative_to(root).parts) == 2:
             return TableName(schema=parts[0], table=parts[1])
         return TableName(schema="delta", table=str(path))
 
@@ -71,7 +109,7 @@ class Lake:
             TableError: It is no valid name.
         """
         parsed = name if isinstance(name, TableName) else self.name(name)
-        path = parsed.path or str(self.root / parsed.schema / parsed.table)
+        path = parsed.path or path_in(str(self.root), parsed.schema, parsed.table)
         return Table(name=parsed, path=path)
 
     def existing(self, name: str | TableName) -> Table:
@@ -93,9 +131,10 @@ class Lake:
     def tables(self) -> list[Table]:
         """All tables, by name."""
         found = []
-        for log in self.root.glob("*/*/_delta_log"):
-            schema, table = log.parent.parent.name, log.parent.name
-            found.append(self.table(TableName(schema=schema, table=table)))
+        for schema in self.store.folders():
+            if schema not in OWN_FOLDERS:
+                names = self.store.folders(schema)
+                found += [self.table(TableName(schema=schema, table=name)) for name in names]
         return sorted((table for table in found if table.exists()), key=lambda table: table.name)
 
     @contextlib.contextmanager
@@ -105,27 +144,5 @@ class Lake:
         Raises:
             Conflict: Another process refreshes this lake now.
         """
-        import fcntl
-
-        with self._lock_file() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
-                raise Conflict(
-                    f"Another run (process {holder}) is writing to {self.root}.",
-                    hint="Wait until it ends, then run again; nothing was changed.",
-                ) from None
-            with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
-                os.ftruncate(lock.fileno(), 0)
-                os.write(lock.fileno(), str(os.getpid()).encode())
+        with holding(self.store):
             yield
-
-    def _lock_file(self) -> TextIO:
-        path = self.root / ".shoal.lock"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            return path.open("a+")
-        except OSError as error:
-            raise disk_error(error, path) or error from error

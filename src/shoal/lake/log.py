@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from shoal.store import open_store
 
 if TYPE_CHECKING:
     from deltalake import PostCommitHookProperties
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from shoal.lake.table import Table
 
 __all__ = [
+    "actions_of",
     "checkpoints",
     "commit_info",
     "commit_infos",
+    "commit_name",
     "commits",
     "last_writers",
     "log_kept",
@@ -48,16 +51,30 @@ def checkpoints(table_path: str) -> list[int]:
 
 
 def _numbers(table_path: str, pattern: re.Pattern[str]) -> list[int]:
-    log = Path(table_path) / "_delta_log"
-    return sorted(int(found[1]) for f in log.iterdir() if (found := pattern.fullmatch(f.name)))
+    names = (file.name.rpartition("/")[2] for file in open_store(table_path).files("_delta_log"))
+    return sorted(int(found[1]) for name in names if (found := pattern.fullmatch(name)))
 
 
 def commits(table_path: str, *, newest_first: bool = False) -> Iterator[tuple[int, list[Any]]]:
     """Versions and their actions, as far back as the log goes."""
     versions = log_versions(table_path)
     for version in reversed(versions) if newest_first else versions:
-        text = (Path(table_path) / "_delta_log" / f"{version:020}.json").read_text()
-        yield version, [json.loads(line) for line in text.splitlines() if line.strip()]
+        yield version, actions_of(table_path, version)
+
+
+def actions_of(table_path: str, version: int) -> list[Any]:
+    """The actions of one version.
+
+    Raises:
+        FileNotFoundError: The log has no such version any more.
+    """
+    text = open_store(table_path).read(commit_name(version)).decode()
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def commit_name(version: int) -> str:
+    """The name of a version's commit below its table."""
+    return f"_delta_log/{version:020}.json"
 
 
 def commit_infos(table: Table, since: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -82,12 +99,10 @@ def commit_info(table: Table, version: int) -> dict[str, Any]:
     Raises:
         KeyError: The log has no such version any more.
     """
-    entry = Path(table.path) / "_delta_log" / f"{version:020}.json"
     try:
-        lines = entry.read_text().splitlines()
+        actions = actions_of(table.path, version)
     except FileNotFoundError:
         raise KeyError(version) from None
-    actions = [json.loads(line) for line in lines if "commitInfo" in line]
     return next((a["commitInfo"] for a in actions if "commitInfo" in a), {})
 
 

@@ -58,8 +58,9 @@ class TableName:
 
     @property
     def path(self) -> str | None:
-        """The folder of a table that is named by its path, ``delta.`/folder` ``; else None."""
-        return self.table if self.schema == "delta" and self.table.startswith("/") else None
+        """The folder or URL of a table that is named by it, ``delta.`/folder` ``; else None."""
+        named = self.table.startswith("/") or "://" in self.table
+        return self.table if self.schema == "delta" and named else None
 
     def __str__(self) -> str:
         return f"delta.`{self.table}`" if self.path else f"{self.schema}.{self.table}"

@@ -11,14 +11,13 @@ Source: Delta protocol, "Transaction Identifiers".
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from shoal.errors import TableError
+from shoal.store import Store, open_store
 
 __all__ = ["Progress", "files_read"]
 
@@ -59,27 +58,29 @@ class Progress:
         return f"shoal:{self.flow}"
 
 
-def flow_folder(table_path: str, flow: str) -> Path:
-    """Where a flow's documents and state lie."""
-    return Path(table_path) / "_shoal" / quote(flow, safe="")
+def flow_folder(flow: str) -> str:
+    """Where a flow's documents and state lie, below the table."""
+    return f"_shoal/{quote(flow, safe='')}"
 
 
-def _document(table_path: str, flow: str, number: int) -> Path:
-    return flow_folder(table_path, flow) / f"{number:012}.json"
+def _document(flow: str, number: int) -> str:
+    return f"{flow_folder(flow)}/{number:012}.json"
 
 
-def _load(path: Path, flow: str) -> dict[str, Any]:
+def _load(store: Store, flow: str, number: int) -> dict[str, Any]:
+    name = _document(flow, number)
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: dict[str, Any] = json.loads(store.read(name))
     except (FileNotFoundError, json.JSONDecodeError) as error:
         raise TableError(
-            f"The progress of flow '{flow}' is damaged: {path} cannot be read ({error}).",
+            f"The progress of flow '{flow}' is damaged: {store.path(name)} cannot be read "
+            f"({error}).",
             hint="Rebuild the table from its sources: shoal run --full-refresh TABLE",
         ) from error
     return document
 
 
-def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
+def read_progress(store: Store, flow: str, number: int | None) -> Progress:
     """The progress that the transaction number names; empty when the flow never committed.
 
     Raises:
@@ -90,7 +91,7 @@ def read_progress(table_path: str, flow: str, number: int | None) -> Progress:
     chain: list[dict[str, Any]] = []
     at = number
     while True:
-        chain.append(_load(_document(table_path, flow, at), flow))
+        chain.append(_load(store, flow, at))
         if chain[-1]["whole"]:
             break
         at = chain[-1].get("after", at - 1)
@@ -115,18 +116,19 @@ def files_read(table_path: str, flow: str, numbers: Sequence[int]) -> dict[int, 
     """The input files that each of some documents of a flow knows.
 
     Args:
-        table_path: The table's folder.
+        table_path: The table's folder or URL.
         flow: The flow.
         numbers: Numbers of documents, ascending.
 
     Returns:
         Number to file to whether it is new in that document. A document that is gone is left out.
     """
+    store = open_store(table_path)
     known: dict[str, list[int]] = {}
     found: dict[int, dict[str, bool]] = {}
     for number in numbers:
         try:
-            document = _load(_document(table_path, flow, number), flow)
+            document = _load(store, flow, number)
         except TableError:
             continue
         now = document["files"] if document["whole"] else known | document["files"]
@@ -136,8 +138,8 @@ def files_read(table_path: str, flow: str, numbers: Sequence[int]) -> dict[int, 
 
 
 def needed_documents(
-    table_path: str, flow: str, number: int | None
-) -> tuple[frozenset[Path], str | None]:
+    store: Store, flow: str, number: int | None
+) -> tuple[frozenset[str], str | None]:
     """The documents that document ``number`` is read from, and the name of its state.
 
     Raises:
@@ -146,16 +148,17 @@ def needed_documents(
     if number is None:
         return frozenset(), None
     at, found = number, []
+    newest = document = _load(store, flow, at)
     while True:
-        found.append(_document(table_path, flow, at))
-        document = _load(found[-1], flow)
+        found.append(_document(flow, at))
         if document["whole"]:
             break
         at = document.get("after", at - 1)
-    return frozenset(found), _load(found[0], flow).get("state")
+        document = _load(store, flow, at)
+    return frozenset(found), newest.get("state")
 
 
-def write_progress(table_path: str, before: Progress, after: Progress) -> Progress:
+def write_progress(store: Store, before: Progress, after: Progress) -> Progress:
     """Writes the progress durably, before the commit that will point at it.
 
     Returns:
@@ -166,20 +169,13 @@ def write_progress(table_path: str, before: Progress, after: Progress) -> Progre
         or after.number != before.number + 1
         or any(path not in after.files for path in before.files)
     )
-    flow_folder(table_path, after.flow).mkdir(parents=True, exist_ok=True)
     while True:
-        path = _document(table_path, after.flow, after.number)
         full = whole or after.number // _SNAPSHOT_EVERY != before.number // _SNAPSHOT_EVERY
+        text = json.dumps(_as_json(before, after, whole=full))
         try:
-            with path.open("x") as stream:
-                json.dump(_as_json(before, after, whole=full), stream)
-                stream.flush()
-                os.fsync(stream.fileno())
+            store.create(_document(after.flow, after.number), text.encode())
         except FileExistsError:
             after = replace(after, number=after.number + 1)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
         else:
             return after
 

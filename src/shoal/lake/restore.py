@@ -5,13 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from shoal.errors import Conflict, TableError
 from shoal.lake.log import log_kept
-from shoal.lake.progress import Progress, read_progress, write_progress
+from shoal.lake.progress import Progress, flow_folder, read_progress, write_progress
 from shoal.lake.reading import data_files, size
 
 if TYPE_CHECKING:
@@ -96,9 +95,7 @@ def version_at(table: Table, time: str) -> int:
 
 def flows(table: Table) -> list[str]:
     """The flows that keep documents beside a table."""
-    return sorted(
-        unquote(folder.name) for folder in Path(table.path, "_shoal").glob("*") if folder.is_dir()
-    )
+    return sorted(unquote(folder) for folder in table.store.folders("_shoal"))
 
 
 def restore(table: Table, version: int, *, rewind: bool = False, dry_run: bool = False) -> Restored:
@@ -124,11 +121,11 @@ def restore(table: Table, version: int, *, rewind: bool = False, dry_run: bool =
 
     old, now = table._open(version), table._open()
     have, want = data_files(now), data_files(old)
-    missing = [path for path in want if not Path(table.path, path).exists()]
+    missing = table.gone(table.store.path(path) for path in want)
     if missing:
         raise TableError(
             f"{table.name} cannot go back to version {version}: {len(missing)} of its "
-            f"{len(want)} files are gone, for example {missing[0]}.",
+            f"{len(want)} files are gone, for example {table.store.name(missing[0])}.",
             hint=f"They were vacuumed. shoal history {table.name} lists newer versions.",
         )
     changes = _rewound(table, old) if rewind else []
@@ -149,7 +146,7 @@ def restore(table: Table, version: int, *, rewind: bool = False, dry_run: bool =
     )
     if dry_run or (version == plan.before and not changes):
         return plan
-    written = [write_progress(table.path, before, after) for before, after in changes]
+    written = [write_progress(table.store, before, after) for before, after in changes]
     transactions = [Transaction(after.application, after.number) for after in written]
     try:
         now.restore(
@@ -178,8 +175,8 @@ def _rewound(table: Table, old: DeltaTable) -> list[tuple[Progress, Progress]]:
         number = old.transaction_version(known.application)
         if known.number < 0 or number == known.number:
             continue
-        then = read_progress(table.path, flow, number)
-        if then.state and not Path(table.state_path(flow, then.state)).is_dir():
+        then = read_progress(table.store, flow, number)
+        if then.state and not table.store.files(f"{flow_folder(flow)}/{then.state}"):
             raise TableError(
                 f"The flow '{flow}' of {table.name} cannot go on from there: the rows that it "
                 f"kept for itself (state '{then.state}') were removed by a later commit.",

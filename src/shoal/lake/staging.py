@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
+
+from shoal.store import Stored, open_store, parquet_footer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NULL_PARTITION", "Staged", "delta_schema", "staged_files"]
 
 _LONGEST_TEXT = 32
+_AT_ONCE = 16
 # The folder name of null, as Hive, Spark and every reader of partitioned files have it.
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -26,7 +30,7 @@ class Staged:
     """One staged Parquet file.
 
     Args:
-        path: Absolute path.
+        path: Absolute path, or URL.
         size: Bytes.
         rows: Rows, from the file's footer.
         stats: Delta's per-file statistics as JSON (Delta protocol, "Per-file Statistics").
@@ -46,55 +50,56 @@ class Staged:
 
 
 def staged_files(folder: str | Path) -> list[Staged]:
-    """The Parquet files below a folder with what their footers say; rows are not read."""
-    import pyarrow.parquet as pq
+    """The Parquet files below a folder or URL with what their footers say; rows are not read."""
+    store = open_store(folder)
+    written = [file for file in store.files() if file.name.endswith(".parquet")]
 
-    found = []
-    for written in sorted(Path(folder).rglob("*.parquet")):
-        partition = _partition(written.relative_to(folder))
-        path = _spelled(written, Path(folder), partition)
-        footer = pq.read_metadata(path)
-        found.append(
-            Staged(
-                path=str(path),
-                size=path.stat().st_size,
-                rows=footer.num_rows,
-                stats=footer_stats(footer),
-                partition=partition,
-            )
+    def staged(file: Stored) -> Staged:
+        partition = _partition(file.name)
+        name = _spelled(file.name, partition)
+        if name != file.name:
+            store.move(file.name, name)
+        footer = parquet_footer(store.path(name), file.size)
+        return Staged(
+            path=store.path(name),
+            size=file.size,
+            rows=footer.num_rows,
+            stats=footer_stats(footer),
+            partition=partition,
         )
-    return found
+
+    if store.local or len(written) < 2:
+        return [staged(file) for file in written]
+    with ThreadPoolExecutor(min(_AT_ONCE, len(written))) as pool:  # it is waiting, not work
+        return list(pool.map(staged, written))
 
 
-def _spelled(path: Path, folder: Path, partition: Mapping[str, str | None]) -> Path:
-    """Moves a file below the folder names that every reader understands, if it is not there.
+def _spelled(name: str, partition: Mapping[str, str | None]) -> str:
+    """A file's name below folder names that every reader understands.
 
     Polars takes partition values from the folders' names, not from the log, and Sail 0.7.2 writes
     null as ``x=`` and leaves ``=`` as it is.
     """
     values = iter(partition.items())
+    *folders, file = name.split("/")
     parts = []
-    for part in path.relative_to(folder).parts[:-1]:
+    for part in folders:
         if "=" in part:
-            name, value = next(values)
+            column, value = next(values)
             text = NULL_PARTITION if value is None else quote(value, safe="")
-            parts.append(f"{quote(name, safe='')}={text}")
+            parts.append(f"{quote(column, safe='')}={text}")
         else:
             parts.append(part)
-    new = folder.joinpath(*parts, path.name)
-    if new != path:
-        new.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(new)
-    return new
+    return "/".join([*parts, file])
 
 
-def _partition(relative: Path) -> dict[str, str | None]:
+def _partition(name: str) -> dict[str, str | None]:
     values: dict[str, str | None] = {}
-    for part in relative.parts[:-1]:
-        name, equals, value = part.partition("=")
+    for part in name.split("/")[:-1]:
+        column, equals, value = part.partition("=")
         if equals:
             text = unquote(value)
-            values[unquote(name)] = None if text in ("", NULL_PARTITION) else text
+            values[unquote(column)] = None if text in ("", NULL_PARTITION) else text
     return values
 
 

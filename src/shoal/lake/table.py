@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import Conflict, TableError, TableNotFound
+from shoal.errors import Conflict, ShoalError, TableError, TableNotFound
 from shoal.lake import reading
 from shoal.lake.changes import Changes, read_changes
 from shoal.lake.constraints import refuse_broken
 from shoal.lake.creating import create
-from shoal.lake.log import log_kept
+from shoal.lake.log import commit_name, log_kept, log_versions
 from shoal.lake.names import TableName
+from shoal.lake.options import delta_options
 from shoal.lake.progress import Progress, flow_folder, read_progress, write_progress
 from shoal.lake.protocol import Constraint, constraints_of, refuse_unwritable, unreadable_files
 from shoal.lake.staging import Staged, delta_schema
+from shoal.store import Store, open_store, refused, store_error
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Table"]
 
+_FEW = 8
+
 
 class Table:
     """A Delta table by name and folder; it may not exist yet.
 
     Args:
         name: Its two-part name.
-        path: Its folder.
+        path: Its folder, or URL.
     """
 
     def __init__(self, *, name: TableName, path: str) -> None:
@@ -46,6 +49,16 @@ class Table:
     def name(self) -> str:
         """``schema.table``."""
         return str(self.table_name)
+
+    @cached_property
+    def store(self) -> Store:
+        """The files of its folder."""
+        return open_store(self.path)
+
+    @property
+    def local(self) -> bool:
+        """Whether its files are on a disk of this machine."""
+        return self.store.local
 
     def __repr__(self) -> str:
         return f"Table({self.name!r})"
@@ -65,14 +78,18 @@ class Table:
         """True when the folder holds a Delta log."""
         from deltalake import DeltaTable
 
-        return DeltaTable.is_deltatable(self.path)
+        with refused(self.path):
+            return DeltaTable.is_deltatable(self.path, delta_options(self.path))
 
     def _open(self, version: int | None = None) -> DeltaTable:
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         try:
-            return DeltaTable(self.path, version=version)
+            with refused(self.path):
+                return DeltaTable(
+                    self.path, version=version, storage_options=delta_options(self.path)
+                )
         except DeltaError as error:
             unknown = isinstance(error, TableNotFoundError)
             if version is not None and self.exists() and (unknown or version > self.version()):
@@ -146,13 +163,21 @@ class Table:
             TableError: The log no longer reaches back that far, or the files' columns have other
                 names than the table's.
         """
-        found = read_changes(self.path, after=after, until=until)
+        found = read_changes(self.store, after=after, until=until)
         if found.files and (why := unreadable_files(self._open())):
             raise TableError(
                 f"{self.name} uses {why}: its new rows cannot be read by themselves.",
                 hint="Read it with spark.read.table, as a whole, in a materialized view.",
             )
         return found
+
+    def gone(self, paths: Iterable[str]) -> list[str]:
+        """Those of the table's files, by full path, that do not exist any more."""
+        wanted = list(paths)
+        if not self.local and len(wanted) > _FEW:  # one listing tells of a thousand
+            have = {self.store.path(file.name) for file in self.store.files()}
+            return [path for path in wanted if path not in have]
+        return [path for path in wanted if self.store.stat(self.store.name(path)) is None]
 
     def transaction(self, application: str) -> int | None:
         """The last number that this application id committed, or None."""
@@ -164,11 +189,11 @@ class Table:
     def progress(self, flow: str) -> Progress:
         """How far a flow has come in this table."""
         number = self.transaction(Progress(flow=flow).application)
-        return read_progress(self.path, flow, number)
+        return read_progress(self.store, flow, number)
 
     def state_path(self, flow: str, state: str) -> str:
         """The folder of a flow's state, by the name that its progress gives."""
-        return str(flow_folder(self.path, flow) / state)
+        return self.store.path(f"{flow_folder(flow)}/{state}")
 
     def new_state(self, flow: str, number: int) -> tuple[str, str]:
         """Name and path of a folder for the state that goes with progress document ``number``.
@@ -181,9 +206,11 @@ class Table:
         return name, self.state_path(flow, name)
 
     def _drop_states(self, flow: str, kept: str | None) -> None:
-        for folder in flow_folder(self.path, flow).glob("state-*"):
-            if folder.name != kept:
-                shutil.rmtree(folder, ignore_errors=True)
+        above = flow_folder(flow)
+        with contextlib.suppress(OSError):  # what stays, a vacuum removes
+            for folder in self.store.folders(above):
+                if folder.startswith("state-") and folder != kept:
+                    self.store.remove(f"{above}/{folder}")
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[str]:
@@ -191,25 +218,28 @@ class Table:
 
         Files that no commit took are removed at the end, also after an error.
         """
-        folder = Path(self.path) / f"part-{uuid.uuid4().hex[:16]}"
+        folder = f"part-{uuid.uuid4().hex[:16]}"
         committed_before = self.exists()
         try:
-            yield str(folder)
+            yield self.store.path(folder)
         finally:
-            if folder.is_dir() and not self._holds(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                if not committed_before:
-                    for empty in (Path(self.path), Path(self.path).parent):
-                        with contextlib.suppress(OSError):
-                            empty.rmdir()
+            with contextlib.suppress(OSError, ShoalError):  # the error inside is what counts
+                if not self._holds(folder):
+                    self.store.remove(folder)
+            if self.local and not committed_before:
+                for empty in (Path(self.path), Path(self.path).parent):
+                    with contextlib.suppress(OSError):
+                        empty.rmdir()
 
-    def _holds(self, folder: Path) -> bool:
+    def _holds(self, folder: str) -> bool:
         """Whether some version names a file of this folder; when in doubt, it does."""
         if not self.exists():
             return False
-        log = sorted((Path(self.path) / "_delta_log").glob("*.json"))[-20:]
-        needle = f'"path":"{folder.name}/'
-        return any(needle in entry.read_text() for entry in log)
+        needle = f'"path":"{folder}/'.encode()
+        return any(
+            needle in self.store.read(commit_name(version))
+            for version in log_versions(self.path)[-20:]
+        )
 
     def commit(
         self,
@@ -264,7 +294,7 @@ class Table:
         moment = int(time.time() * 1000)
         actions = [
             AddAction(
-                os.path.relpath(file.path, self.path),
+                self.store.name(file.path),
                 file.size,
                 {column: file.partition.get(column) for column in partition_by},
                 moment,
@@ -275,7 +305,7 @@ class Table:
         ]
         for before, _ in progress:
             self.refuse_past(before.application, before.number)
-        written = [write_progress(self.path, before, after) for before, after in progress]
+        written = [write_progress(self.store, before, after) for before, after in progress]
         commit = CommitProperties(
             custom_metadata=dict(metadata or {}),
             app_transactions=[Transaction(after.application, after.number) for after in written],
@@ -313,7 +343,8 @@ class Table:
                 hint="Run again: nothing of this attempt was kept.",
             ) from error
         except DeltaError as error:
-            raise TableError(f"{self.name} refused the commit: {error}") from error
+            told = store_error(error, self.path)
+            raise told or TableError(f"{self.name} refused the commit: {error}") from error
         for after in written:
             self._drop_states(after.flow, after.state)
         return self.version()
@@ -398,6 +429,7 @@ class Table:
                 schema_mode="overwrite" if overwrite else "merge",
                 partition_by=list(partition_by) or None,
                 name=None if opened else self.name,
+                storage_options=None if opened else delta_options(self.path),
                 commit_properties=CommitProperties(
                     custom_metadata=dict(metadata or {}),
                     app_transactions=[Transaction(*app)] if app else [],
@@ -410,7 +442,8 @@ class Table:
                 hint="Run again: nothing of this attempt was kept.",
             ) from error
         except Exception as error:  # a value that cannot be cast is no DeltaError but a bare one
-            raise TableError(f"{self.name} refused the rows: {error}") from error
+            told = store_error(error, self.path)
+            raise told or TableError(f"{self.name} refused the rows: {error}") from error
         return self.version()
 
     def _make(self, schema: pa.Schema, partition_by: Sequence[str]) -> None:
@@ -420,7 +453,11 @@ class Table:
 
         try:
             DeltaTable.create(
-                self.path, schema, name=self.name, partition_by=list(partition_by) or None
+                self.path,
+                schema,
+                name=self.name,
+                partition_by=list(partition_by) or None,
+                storage_options=delta_options(self.path),
             )
         except DeltaError:
             if not self.exists():

@@ -11,19 +11,20 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from shoal.errors import TableError
-from shoal.lake.log import checkpoints, commits, log_versions
+from shoal.lake.lake import OWN_FOLDERS
+from shoal.lake.log import checkpoints, commit_name, commits, log_versions
 from shoal.lake.progress import flow_folder, needed_documents
 from shoal.lake.reading import data_files
 from shoal.lake.restore import flows
+from shoal.store import Store, Stored
 
 if TYPE_CHECKING:
     from shoal.lake.lake import Lake
@@ -114,74 +115,71 @@ def vacuum(
         )
     limit = time.time() - retain.total_seconds()
     live = set(data_files(opened))
-    added, removed = _mentioned(table.path)
+    stored = table.store.files()
+    added, removed = _mentioned(table.store)
     recent = {path for path, moment in removed.items() if moment >= limit}
-    garbage: dict[str, Path] = {}
-    orphans: list[Path] = []
-    for path in _stored(table.path):
-        name = str(path.relative_to(table.path))
+    garbage: dict[str, Stored] = {}
+    orphans: list[Stored] = []
+    for file in filter(_is_data, stored):
+        name = file.name
         if name in live or name in recent:
             continue
         staged = _STAGING.fullmatch(name.split("/", 1)[0])
         if staged and name not in added and name not in removed:
             # A version whose log entry is gone may have held it: only its age then tells.
-            if log_versions(table.path)[0] == 0 or path.stat().st_mtime < limit:
-                orphans.append(path)
-        elif path.stat().st_mtime < limit:
-            garbage[name] = path
-    kept, unreachable = _guarded(table, guards, garbage)
-    for name in {name for names in kept.values() for name in names}:
+            if log_versions(table.path)[0] == 0 or file.seconds < limit:
+                orphans.append(file)
+        elif file.seconds < limit:
+            garbage[name] = file
+    names = {file.name for file in stored}
+    kept, unreachable = _guarded(table, guards, garbage, names)
+    for name in {name for held in kept.values() for name in held}:
         del garbage[name]
-    log = _old_log(table, retain, [g.versions[0] for g in guards])
-    drafts = [f for f in _drafts(table.path) if f.stat().st_mtime < max(limit, time.time() - _HOUR)]
-    leftovers = [*orphans, *drafts, *_documents(table, limit)]
-    doomed = [*garbage.values(), *leftovers, *log]
-    sizes = {path: path.stat().st_size for path in doomed}
+    log = _old_log(table, retain, [g.versions[0] for g in guards], stored)
+    drafts = [
+        file for file in filter(_is_draft, stored) if file.seconds < max(limit, time.time() - _HOUR)
+    ]
+    leftovers = [*orphans, *drafts, *_documents(table, limit, stored)]
+    doomed = {file.name: file.size for file in (*garbage.values(), *leftovers, *log)}
     if not dry_run:
-        _remove(doomed, Path(table.path))
+        table.store.delete(doomed)
     return Vacuumed(
         table=table.name,
         files=len(garbage),
         leftovers=len(leftovers),
         log=len(log),
-        bytes=sum(sizes.values()),
+        bytes=sum(doomed.values()),
         kept=tuple(
-            Kept(guard=guard, files=len(names), bytes=sum(names.values()))
-            for guard, names in kept.items()
-            if names
+            Kept(guard=guard, files=len(held), bytes=sum(held.values()))
+            for guard, held in kept.items()
+            if held
         ),
         unreachable=tuple(unreachable),
     )
 
 
-def _stored(folder: str) -> Iterator[Path]:
-    """Data files of a table's folder; names that begin with ``_`` or ``.`` are not data.
+def _is_data(file: Stored) -> bool:
+    """Whether it is a data file; names that begin with ``_`` or ``.`` are not.
 
     Deletion vectors of other writers are small and are left to them.
     """
-    for path in Path(folder).iterdir():
-        hidden = path.name.startswith(("_", "."))
-        if hidden and "=" not in path.name:
-            continue
-        if path.is_dir():
-            inside = (file for file in path.rglob("*") if file.is_file())
-            yield from inside
-        elif path.suffix == ".parquet":
-            yield path
+    first, _, below = file.name.partition("/")
+    if first.startswith(("_", ".")) and "=" not in first:
+        return False
+    return bool(below) or first.endswith(".parquet")
 
 
-def _drafts(folder: str) -> Iterator[Path]:
-    """Commits that delta-rs was writing when it was killed."""
-    for path in Path(folder, "_delta_log").iterdir():
-        if path.suffix == ".tmp" or re.search(r"#\d+$", path.name):
-            yield path
+def _is_draft(file: Stored) -> bool:
+    """Whether it is a commit that delta-rs was writing when it was killed."""
+    folder, _, name = file.name.partition("/")
+    return folder == "_delta_log" and bool(re.search(r"\.tmp$|#\d+$", name))
 
 
-def _mentioned(folder: str) -> tuple[set[str], dict[str, float]]:
+def _mentioned(store: Store) -> tuple[set[str], dict[str, float]]:
     """Files that the log's commits added, and when those that are gone were removed."""
     added: set[str] = set()
     removed: dict[str, float] = {}
-    for _, actions in commits(folder):
+    for _, actions in commits(store.root):
         for action in actions:
             if add := action.get("add"):
                 added.add(unquote(add["path"]))
@@ -191,7 +189,7 @@ def _mentioned(folder: str) -> tuple[set[str], dict[str, float]]:
 
 
 def _guarded(
-    table: Table, guards: Sequence[Guard], garbage: dict[str, Path]
+    table: Table, guards: Sequence[Guard], garbage: dict[str, Stored], stored: set[str]
 ) -> tuple[dict[Guard, dict[str, int]], list[Guard]]:
     """What each guard keeps of the garbage, as sizes by name; and guards that come too late."""
     kept: dict[Guard, dict[str, int]] = {}
@@ -201,91 +199,97 @@ def _guarded(
         first, last = guard.versions
         for version in range(first, last + 1):
             if version not in needed:
-                needed[version] = _whole(table, version)
+                needed[version] = _whole(table, version, stored)
             names = needed[version]
             if names is None:
                 gone.append(guard)
                 break
-            sizes = {n: path.stat().st_size for n, path in garbage.items() if n in names}
+            sizes = {n: file.size for n, file in garbage.items() if n in names}
             kept.setdefault(guard, {}).update(sizes)
     return kept, gone
 
 
-def _whole(table: Table, version: int) -> frozenset[str] | None:
+def _whole(table: Table, version: int, stored: set[str]) -> frozenset[str] | None:
     """The files of a version; None when it, or one of them, is gone."""
     try:
         names = frozenset(data_files(table._open(version)))
     except TableError:
         return None
-    return names if all(Path(table.path, name).exists() for name in names) else None
+    return names if names <= stored else None
 
 
-def _old_log(table: Table, retain: dt.timedelta, guarded: Iterable[int]) -> list[Path]:
+def _old_log(
+    table: Table, retain: dt.timedelta, guarded: Iterable[int], stored: Sequence[Stored]
+) -> list[Stored]:
     """Log entries older than the log's retention that the last checkpoint before it replaces."""
     limit = time.time() - max(_LOG_RETENTION, retain).total_seconds()
-    log = Path(table.path) / "_delta_log"
-    old = [
-        version
-        for version in log_versions(table.path)
-        if (log / f"{version:020}.json").stat().st_mtime < limit
-    ]
+    log = {
+        file: int(number)
+        for file in stored
+        if file.name.startswith("_delta_log/") and (number := file.name[11:31]).isdigit()
+    }
+    old = sorted(
+        number
+        for file, number in log.items()
+        if file.name == commit_name(number) and file.seconds < limit
+    )
     if not old:
         return []
     last = min([old[-1], *guarded])
     at = max((version for version in checkpoints(table.path) if version <= last), default=None)
     if at is None:
         return []
-    return [file for file in log.iterdir() if file.name[:20].isdigit() and int(file.name[:20]) < at]
+    return [file for file, number in log.items() if number < at]
 
 
-def _documents(table: Table, limit: float) -> Iterator[Path]:
+def _documents(table: Table, limit: float, stored: Sequence[Stored]) -> Iterator[Stored]:
     """Documents and states of flows that the table's progress no longer points at."""
     for flow in flows(table):
         number = table.transaction(f"shoal:{flow}")
-        documents, state = needed_documents(table.path, flow, number)
-        for path in flow_folder(table.path, flow).iterdir():
-            current = path in documents or path.name == state
+        documents, state = needed_documents(table.store, flow, number)
+        folder = f"{flow_folder(flow)}/"
+        for file in stored:
+            if not file.name.startswith(folder):
+                continue
+            first, _, below = file.name.removeprefix(folder).partition("/")
+            current = file.name in documents or first == state
             # Older ones serve a restore that takes the progress back with the rows.
-            older = path.suffix == ".json" and number is not None and int(path.stem) < number
-            if not current and (not older or path.stat().st_mtime < limit):
-                yield from (
-                    (file for file in path.rglob("*") if file.is_file())
-                    if path.is_dir()
-                    else [path]
-                )
-
-
-def _remove(paths: Iterable[Path], top: Path) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-        for folder in path.parents:
-            if folder == top or not folder.is_relative_to(top):
-                break
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            path = PurePosixPath(first)
+            older = (
+                not below
+                and path.suffix == ".json"
+                and number is not None
+                and int(path.stem) < number
+            )
+            if not current and (not older or file.seconds < limit):
+                yield file
 
 
 def abandoned(lake: Lake, *, dry_run: bool = False) -> list[Vacuumed]:
     """Removes what killed runs left of tables that they never made. Hold `Lake.writing`."""
     found = []
-    for folder in sorted(lake.root.glob("*/*")):
-        if not folder.is_dir() or (folder / "_delta_log").exists():
-            continue
-        parts = [part for part in folder.iterdir() if part.is_dir() and _ours(part)]
-        files = [file for part in parts for file in part.rglob("*") if file.is_file()]
-        if not parts:
-            continue
-        sizes = sum(file.stat().st_size for file in files)
-        if not dry_run:
-            for part in parts:
-                shutil.rmtree(part, ignore_errors=True)
-            for empty in (folder, folder.parent):
-                with contextlib.suppress(OSError):
-                    empty.rmdir()
-        name = f"{folder.parent.name}.{folder.name}"
-        found.append(Vacuumed(table=name, files=0, leftovers=len(files), log=0, bytes=sizes))
+    for schema in lake.store.folders():
+        for name in lake.store.folders(schema) if schema not in OWN_FOLDERS else ():
+            folder = f"{schema}/{name}"
+            below = lake.store.folders(folder)
+            parts = [part for part in below if _STAGING.fullmatch(part) or part == "_shoal"]
+            if "_delta_log" in below or not parts:
+                continue
+            files = [file for part in parts for file in lake.store.files(f"{folder}/{part}")]
+            if not dry_run:
+                for part in parts:
+                    lake.store.remove(f"{folder}/{part}")
+                if lake.store.local:
+                    for empty in (Path(lake.store.path(folder)), Path(lake.store.path(schema))):
+                        with contextlib.suppress(OSError):
+                            empty.rmdir()
+            found.append(
+                Vacuumed(
+                    table=f"{schema}.{name}",
+                    files=0,
+                    leftovers=len(files),
+                    log=0,
+                    bytes=sum(file.size for file in files),
+                )
+            )
     return found
-
-
-def _ours(part: Path) -> bool:
-    return bool(_STAGING.fullmatch(part.name)) or part.name == "_shoal"

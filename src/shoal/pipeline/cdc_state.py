@@ -6,11 +6,11 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PipelineError
 from shoal.lake import flows
+from shoal.store import open_store, path_in
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -68,10 +68,10 @@ def others(place: Place, rules: Mapping[str, Any]) -> list[DataFrame]:
 
 
 def _kept(place: Place, flow: str, state: str, rules: Mapping[str, Any]) -> Kept:
-    folder = Path(place.table.state_path(flow, state))
+    folder = place.table.state_path(flow, state)
     again = f"shoal run --full-refresh {place.node.name}"
     try:
-        note: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        note: dict[str, Any] = json.loads(open_store(folder).read("state.json"))
     except (OSError, ValueError):
         raise PipelineError(
             f"the events that '{place.node.name}' was made from are gone ({folder}).",
@@ -86,7 +86,7 @@ def _kept(place: Place, flow: str, state: str, rules: Mapping[str, Any]) -> Kept
             "fit the declaration now.",
             hint=f"Make it anew: {again}",
         )
-    events = _read(place, folder / "events", note["schema"]) if note["schema"] else None
+    events = _read(place, path_in(folder, "events"), note["schema"]) if note["schema"] else None
     return Kept(events=events, note=note)
 
 
@@ -95,22 +95,21 @@ def write(
 ) -> tuple[str, DataFrame | None]:
     """Keeps events for the next run; gives the state's name, and the events as stored."""
     name, path = place.table.new_state(place.work.before.flow, place.work.before.number + 1)
-    folder, schema = Path(path), None
+    folder, schema = path, None
     if events is not None:
         schema = events.schema.jsonValue()
-        events.write.parquet(str(folder / "events"))
-        events = _read(place, folder / "events", schema)
-    folder.mkdir(parents=True, exist_ok=True)
+        events.write.parquet(path_in(folder, "events"))
+        events = _read(place, path_in(folder, "events"), schema)
     note = {"format": _FORMAT, "rules": dict(rules), "schema": schema, **more}
-    (folder / "state.json").write_text(json.dumps(note))
+    open_store(folder).write("state.json", json.dumps(note).encode())
     return name, events
 
 
 def staged(place: Place, frame: DataFrame) -> DataFrame:
     """The rows of a query, computed once."""
-    folder = place.folder / f"events-{uuid.uuid4().hex[:8]}"
+    folder = place.handed(f"events-{uuid.uuid4().hex[:8]}")
     schema = frame.schema
-    frame.write.parquet(str(folder))
+    frame.write.parquet(folder)
     return _read(place, folder, schema.jsonValue())
 
 
@@ -155,10 +154,10 @@ def _common(name: str, old: DataType | None, new: DataType) -> DataType:
     )
 
 
-def _read(place: Place, folder: Path, schema: Any) -> DataFrame:
+def _read(place: Place, folder: str, schema: Any) -> DataFrame:
     from pyspark.sql.types import StructType
 
     columns: StructType = StructType.fromJson(schema)
-    if not any(folder.glob("*.parquet")):
+    if not any(file.name.endswith(".parquet") for file in open_store(folder).files()):
         return place.engine.spark.createDataFrame([], columns)
-    return place.engine.spark.read.schema(columns).parquet(str(folder))
+    return place.engine.spark.read.schema(columns).parquet(folder)

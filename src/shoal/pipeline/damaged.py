@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from shoal.errors import PipelineError
+from shoal.store import open_file
 
 if TYPE_CHECKING:
     from shoal.lake import Lake
@@ -51,7 +52,7 @@ def _unreadable(path: str) -> str | None:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with open_file(path) as stream, pq.ParquetFile(stream) as file:
             for _ in file.iter_batches():
                 pass
     except (pa.ArrowException, OSError) as error:

@@ -10,11 +10,10 @@ at least once: a run that is killed after sending and before its commit sends ag
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from shoal.errors import PipelineError
@@ -23,6 +22,7 @@ from shoal.pipeline.definitions import Kind
 from shoal.pipeline.sinks import FILE_FORMATS
 from shoal.pipeline.streams import decide_stream
 from shoal.pipeline.work import Decision, Pins
+from shoal.store import hand_on, open_store, path_in, write_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,7 +84,7 @@ def end(node: Node, table: Table) -> None:
 
 def hand_over(
     sink: Dataset, table: Table, files: Sequence[Staged], schema: pa.Schema, engine: Engine,
-    folder: Path,
+    folder: str,
 ) -> tuple[list[Staged], pa.Schema]:  # fmt: skip
     """Brings rows as far as they may go before the commit.
 
@@ -121,87 +121,80 @@ def hand_over(
         produce(sink, files, schema)
     elif files:
         prepared = _prepare(sink, files, engine)
-    for file in files:  # the folder stays, for the ledger's row
-        Path(file.path).unlink(missing_ok=True)
+    store = open_store(folder)
+    store.delete([store.name(file.path) for file in files])
     return _entry(folder, sum(file.rows for file in files), prepared)
 
 
-def _entry(folder: Path, rows: int, prepared: str) -> tuple[list[Staged], pa.Schema]:
+def _entry(folder: str, rows: int, prepared: str) -> tuple[list[Staged], pa.Schema]:
     """The ledger's row of one delivery, staged."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds = {"at": pa.timestamp("us", tz="UTC"), "rows": pa.int64(), "delivery": pa.string()}
     row = {"at": dt.datetime.now(dt.UTC), "rows": rows, "delivery": prepared}
     schema = pa.schema(kinds)
-    place = folder / "ledger"
-    place.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist([row], schema=schema), place / "entry.parquet")
+    place = path_in(folder, "ledger")
+    write_parquet(pa.Table.from_pylist([row], schema=schema), path_in(place, "entry.parquet"))
     return staged_files(place), schema
 
 
-def _waiting(sink: Dataset) -> Path:
+def _waiting(sink: Dataset) -> str:
     """Where a file sink's deliveries wait; readers leave out what begins with an underscore."""
-    return Path(sink.options["path"]) / "_shoal" / str(sink.name)
+    return f"_shoal/{sink.name}"
 
 
 def _prepare(sink: Dataset, files: Sequence[Staged], engine: Engine) -> str:
     """Writes the rows in the sink's format where no reader looks yet; gives the delivery's name."""
     delivery = uuid.uuid4().hex[:16]
-    place = _waiting(sink) / delivery
-    place.mkdir(parents=True)
+    place = open_store(path_in(sink.options["path"], _waiting(sink), delivery))
     kind = str(sink.format)
     if kind == "parquet":
         for index, file in enumerate(files):
-            shutil.move(file.path, place / f"part-{index:05}-{delivery}.parquet")
+            hand_on(file.path, place, f"part-{index:05}-{delivery}.parquet")
         return delivery
     options = {k: v for k, v in sink.options.items() if k not in _TAKEN_BY_SINK}
     frame = engine.spark.read.parquet(*(file.path for file in files))
-    written = place / "_written"
     try:
-        frame.write.format(kind).options(**options).save(str(written))
+        frame.write.format(kind).options(**options).save(place.path("_written"))
     except Exception as error:
-        shutil.rmtree(place, ignore_errors=True)
+        place.remove("")
         text = str(error).strip().splitlines()
         raise PipelineError(
             f"{sink.location}: the rows for the sink '{sink.name}' cannot be written as {kind}: "
             f"{text[0] if text else error}",
             hint="Cast the columns to what the format can hold.",
         ) from error
-    for index, path in enumerate(_data_files(written)):
+    names = (PurePosixPath(file.name) for file in place.files("_written"))
+    data = (path for path in names if not path.name.startswith((".", "_")))
+    for index, path in enumerate(data):
         suffix = "".join(path.suffixes) or f".{kind}"
-        path.rename(place / f"part-{index:05}-{delivery}{suffix}")
-    shutil.rmtree(written)
+        place.move(str(path), f"part-{index:05}-{delivery}{suffix}")
+    place.remove("_written")
     return delivery
-
-
-def _data_files(folder: Path) -> Iterator[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.is_file())
-    return (path for path in found if not path.name.startswith((".", "_")))
 
 
 def _tidy(ledger: Table) -> None:
     """Removes the files of earlier rows of a ledger; nobody asks for them again."""
     newest = ledger.version()
     files = ledger.changes(after=newest - 1, until=newest).files
-    kept = {Path(file.path).relative_to(ledger.path).parts[0] for file in files}
-    for folder in Path(ledger.path).glob("part-*"):
-        if folder.name not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
+    kept = {ledger.store.name(file.path).partition("/")[0] for file in files}
+    for folder in ledger.store.folders():
+        if folder.startswith("part-") and folder not in kept:
+            ledger.store.remove(folder)
 
 
 def _settle(sink: Dataset, ledger: Table) -> None:
     """Moves the files of a delivery that was committed; removes those of one that was not."""
-    waiting = _waiting(sink)
-    if not waiting.is_dir():
+    store, waiting = open_store(sink.options["path"]), _waiting(sink)
+    files = store.files(waiting)
+    if not files and not (store.local and store.folders(waiting)):
         return
     # Each refresh settles first: no delivery but the last can be committed and waiting.
     last = list(ledger.scan(columns=["delivery"]).collect()["delivery"])
-    for place in sorted(waiting.iterdir()):
-        if place.name in last:
-            for path in sorted(place.iterdir()):
-                path.rename(Path(sink.options["path"]) / path.name)
-        shutil.rmtree(place, ignore_errors=True)
-    for empty in (waiting, waiting.parent):
-        if not any(empty.iterdir()):
-            empty.rmdir()
+    for file in files:
+        delivery, _, name = file.name.removeprefix(f"{waiting}/").partition("/")
+        if delivery in last and "/" not in name:
+            store.move(file.name, name)
+    store.remove(waiting)
+    if store.local and not store.folders("_shoal") and not store.files("_shoal"):
+        store.remove("_shoal")

@@ -14,6 +14,7 @@ from shoal.pipeline.inputs import table_relation
 from shoal.pipeline.messages import message_relation
 from shoal.pipeline.sources import source_name
 from shoal.pipeline.viewchecks import kept_rows
+from shoal.store import is_url, open_store, path_in
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -38,7 +39,9 @@ class Place:
         engine: Where its query runs.
         lake: Where the tables are.
         full: The table is rebuilt: nothing that it holds now counts.
-        folder: For files that are needed only until the rows are written; it may not exist yet.
+        folder: For files that are needed only until the rows are written: on this machine; it may
+            not exist yet.
+        shared: Path or URL in the lake for the same, which an engine elsewhere sees too.
         stopped: Asked during long work outside the engine; true means give up.
         last: No other flow fills the table after this one in this run.
         states: States that flows of the table already left in this run, by flow.
@@ -51,9 +54,28 @@ class Place:
     lake: Lake
     full: bool
     folder: Path
+    shared: str
     stopped: Callable[[], bool] = lambda: False
     last: bool = True
     states: Mapping[str, str] = field(default_factory=dict)
+
+    def handed(self, name: str) -> str:
+        """Path or URL in ``folder`` that the engine sees too, to write to or to `hand` over.
+
+        With the embedded engine, or a lake that both sides have on a disk, it is in ``folder``.
+        """
+        if self.engine.embedded or not is_url(self.shared):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return str(self.folder / name)
+        return path_in(self.shared, name)
+
+    def hand(self, file: Path) -> str:
+        """Gives the engine a file of ``folder``; where it finds it."""
+        name = file.relative_to(self.folder).as_posix()
+        there = self.handed(name)
+        if is_url(there):
+            open_store(self.shared).write(name, file)
+        return there
 
     @property
     def table(self) -> Table:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.engines import (
@@ -30,6 +29,7 @@ from shoal.pipeline.frames import Built, Place, given, pinned
 from shoal.pipeline.groups import finished, merged, partial, subtractable
 from shoal.pipeline.inputs import files_relation
 from shoal.pipeline.kinds import seen_through
+from shoal.store import path_in
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -128,11 +128,18 @@ def _state(table: Table, before: Progress) -> dict[str, Any] | None:
     if before.state is None:
         return None
     try:
-        text = (Path(table.state_path(before.flow, before.state)) / "state.json").read_text()
+        text = table.store.read(
+            table.store.name(_note(table.state_path(before.flow, before.state)))
+        )
         found: dict[str, Any] = json.loads(text)
     except (OSError, ValueError):
         return None
     return found if found.get("format") == _FORMAT else None
+
+
+def _note(state: str) -> str:
+    """Where it is written what a state is."""
+    return path_in(state, "state.json")
 
 
 def _own(table: Table, before: Progress) -> bool:
@@ -155,11 +162,8 @@ def _net(source: Table, after: int, until: int) -> Changes | None:
     files = tuple(file for path, file in added.items() if path not in gone)
     removed = tuple(file for path, file in gone.items() if path not in added)
     parts = set(source.partitions())
-    readable = all(
-        not file.vector and Path(file.path).exists() and set(file.partition) == parts
-        for file in (*files, *removed)
-    )
-    if not same or not readable:
+    readable = all(not file.vector and set(file.partition) == parts for file in (*files, *removed))
+    if not same or not readable or source.gone(file.path for file in (*files, *removed)):
         return None
     return Changes(files=files, rewrites=found.rewrites, removed=removed)
 
@@ -224,10 +228,10 @@ class _View:
                 frame = frame.unionAll(other)
             self.note(mode="rows", follows=state["follows"], removes=False)
             return Built(frame=frame, overwrite=False, state=self.name)
-        old = Path(table.state_path(before.flow, before.state or ""))
+        old = table.state_path(before.flow, before.state or "")
         states = []
         for index, grouping in enumerate(self.algebra.groupings):
-            kept = self.spark.read.parquet(str(old / f"group-{index}"))
+            kept = self.spark.read.parquet(path_in(old, f"group-{index}"))
             mine = {r: c for r, c in changed.items() if r in marks(grouping.rows)}
             terms = self.terms(grouping.rows, grouping.shape, mine)
             if terms is None:
@@ -340,5 +344,5 @@ class _View:
                 "removes": removes,
             }
         )
-        Path(self.path).mkdir(parents=True, exist_ok=True)
-        (Path(self.path) / "state.json").write_text(text)
+        store = self.place.table.store
+        store.write(store.name(_note(self.path)), text.encode())

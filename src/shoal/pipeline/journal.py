@@ -14,7 +14,6 @@ import threading
 import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +21,7 @@ from shoal.errors import ShoalError
 from shoal.lake import Table, commit_infos, staged_files
 from shoal.pipeline.outcome import ExpectationCount, Refresh, Status
 from shoal.pipeline.sinks import kept_in
+from shoal.store import path_in, write_parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,7 @@ __all__ = ["EVENTS", "EXPECTATIONS", "Journal", "append_rows", "metadata", "told
 
 EVENTS = "shoal.events"
 EXPECTATIONS = "shoal.expectations"
-_NOTE = Path("_shoal") / "run.json"
+_NOTE = "_shoal/run.json"
 _COUNTS, _ROWS, _RUN = "shoal.expectations", "shoal.rows", "shoal.run"
 
 Row = dict[str, Any]
@@ -80,7 +80,6 @@ class Journal:
     def __init__(self, lake: Lake, graph: Graph) -> None:
         self.id = uuid.uuid4().hex
         self._lake, self._graph = lake, graph
-        self._note = lake.root / _NOTE
         self._started = _now()
         self._ended: list[tuple[dt.datetime, Refresh]] = []
         self._lock = threading.Lock()
@@ -102,7 +101,7 @@ class Journal:
             if changed or error is not None:
                 self._write(changed, error)
             if self._noted:
-                _forget(self._note)
+                self._forget()
 
     def writes(self) -> None:
         """Notes that the run is about to change a table; called before each change."""
@@ -112,9 +111,12 @@ class Journal:
             self._noted = True
             tables = {str(n.name): kept_in(n.dataset, self._lake).path for n in self._graph.tables}
             note = {"run_id": self.id, "started": self._started.isoformat(), "tables": tables}
-            with contextlib.suppress(OSError):  # on a full disk the run itself will say so
-                self._note.parent.mkdir(parents=True, exist_ok=True)
-                self._note.write_text(json.dumps(note))
+            # On a full disk, or in a store that refuses, the run itself will say so.
+            with contextlib.suppress(OSError, ShoalError):
+                self._lake.store.write(_NOTE, json.dumps(note).encode())
+
+    def _forget(self) -> None:
+        self._lake.store.delete([_NOTE])
 
     def done(self, result: Refresh) -> None:
         """Takes down how a table's refresh ended."""
@@ -151,12 +153,12 @@ class Journal:
     def _fill_in(self) -> None:
         """Takes down a run that was killed, from what its commits say."""
         try:
-            note = json.loads(self._note.read_text())
+            note = json.loads(self._lake.store.read(_NOTE))
             run, started = note["run_id"], dt.datetime.fromisoformat(note["started"])
         except FileNotFoundError:
             return
         except (ValueError, KeyError):  # killed while writing it: no table was changed yet
-            _forget(self._note)
+            self._forget()
             return
         events: list[Row] = [_event(run, started, "run_start", "INFO", "the run began")]
         known = _known(self._lake, run)
@@ -185,7 +187,7 @@ class Journal:
             append_rows(self._lake, EXPECTATIONS, _EXPECTATIONS, counts)
         if not _logged(self._lake, run):
             append_rows(self._lake, EVENTS, _EVENTS, events)
-        _forget(self._note)
+        self._forget()
 
 
 def _events(run: str, at: dt.datetime, result: Refresh) -> Iterator[Row]:
@@ -286,7 +288,6 @@ def append_rows(lake: Lake, name: str, columns: Mapping[str, str], rows: Sequenc
         rows: The rows.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if not rows:
         return
@@ -298,8 +299,8 @@ def append_rows(lake: Lake, name: str, columns: Mapping[str, str], rows: Sequenc
     schema = pa.schema([(column, types[kind]) for column, kind in columns.items()])
     table = lake.table(name)
     with table.staging() as folder:  # which leaves nothing behind, also on a full disk
-        Path(folder).mkdir(parents=True)
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), f"{folder}/rows.parquet")
+        found = pa.Table.from_pylist(list(rows), schema=schema)
+        write_parquet(found, path_in(folder, "rows.parquet"))
         table.commit(staged_files(folder), schema)
 
 
@@ -320,12 +321,6 @@ def _logged(lake: Lake, run: str) -> bool:
     if not table.exists():
         return False
     return bool(table.scan().filter(pl.col("run_id") == run).limit(1).collect().height)
-
-
-def _forget(note: Path) -> None:
-    note.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        note.parent.rmdir()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shoal.errors import EngineError, PipelineError, ProjectError, RetryableError, ShoalError
+from shoal.errors import (
+    EngineError,
+    PipelineError,
+    ProjectError,
+    RetryableError,
+    ShoalError,
+    TableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -224,7 +231,7 @@ def flow_error(location: str, error: Exception) -> ShoalError:
     """The error of a flow's function or query, with its place in the sources."""
     if isinstance(error, (PipelineError, RetryableError)):
         return type(error)(f"{location}: {error.message}", hint=error.hint)
-    if isinstance(error, EngineError):
+    if isinstance(error, (EngineError, TableError)):
         return PipelineError(f"{location}: {error.message}", hint=error.hint)
     text = str(error).strip().splitlines()
     if len(text) > 1 and "Traceback (most recent call last):" in text:

@@ -28,6 +28,7 @@ from shoal.pipeline.localtables import (
     write_pandas,
     write_polars,
 )
+from shoal.store import path_in
 
 if TYPE_CHECKING:
     import polars as pl
@@ -198,7 +199,9 @@ def build(place: Place) -> Built:
     assert local is not None
     place.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=place.folder))  # readable by this user only
-    frames = [_input(name, place, folder / f"input-{i}") for i, name in enumerate(local.inputs)]
+    frames = [
+        _input(name, place, f"{folder.name}/input-{i}") for i, name in enumerate(local.inputs)
+    ]
     written = folder / "rows.parquet"
     notes: tuple[str, ...] = ()
     if local.language == "polars":
@@ -214,7 +217,7 @@ def build(place: Place) -> Built:
             write_pandas(given, written, tables)
         else:
             write_arrow(_called(local.call, tables), written)
-    frame = place.engine.spark.read.parquet(str(written))
+    frame = place.engine.spark.read.parquet(place.hand(written))
     return Built(frame=frame, overwrite=place.full, notes=notes)
 
 
@@ -234,7 +237,7 @@ def _called(function: Callable[..., Any], frames: list[Any]) -> Any:
         ) from error
 
 
-def _input(name: str, place: Place, folder: Path) -> pl.LazyFrame:
+def _input(name: str, place: Place, folder: str) -> pl.LazyFrame:
     """One input's rows: a version's, or just the new ones of a stream."""
     import polars as pl
 
@@ -249,5 +252,6 @@ def _input(name: str, place: Place, folder: Path) -> pl.LazyFrame:
         return place.lake.table(known).scan(work.tables[known].version)
     alone = replace(work.query, plan=input_plan({name: streaming}))
     rows = pinned(replace(place, work=replace(work, query=alone)))
-    rows.write.parquet(str(folder))
-    return pl.scan_parquet(folder / "*.parquet", hive_partitioning=False)
+    written = place.handed(folder)
+    rows.write.parquet(written)
+    return pl.scan_parquet(path_in(written, "*.parquet"), hive_partitioning=False)

@@ -104,7 +104,7 @@ def message_relation(read: KafkaRead, spans: Sequence[Span], place: Place) -> Re
         draft = path.with_suffix(".draft")
         write_messages(source, spans, draft, stopped=place.stopped)
         draft.rename(path)
-    return plan_of(spark.read.schema(columns).parquet(str(path))).root
+    return plan_of(spark.read.schema(columns).parquet(place.hand(path))).root
 
 
 def write_messages(

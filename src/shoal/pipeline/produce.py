@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shoal.errors import PipelineError, Unavailable
 from shoal.pipeline.broker import client_settings, kafka_refused, quiet
+from shoal.store import open_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +43,6 @@ def produce(sink: Dataset, files: Sequence[Staged], schema: pa.Schema) -> None:
         PipelineError: The columns are no messages; nothing was sent.
         Unavailable: The brokers did not take a message.
     """
-    import pyarrow.parquet as pq
     from confluent_kafka import Producer
 
     _check(sink, files, schema)
@@ -56,7 +56,7 @@ def produce(sink: Dataset, files: Sequence[Staged], schema: pa.Schema) -> None:
     producer: Any = Producer(settings)
     default = sink.options.get("topic")
     for file in files:
-        for batch in pq.ParquetFile(file.path).iter_batches(_BATCH_ROWS):
+        for batch in _batches(file):
             columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
             for index in range(batch.num_rows):
                 given = {name: column[index] for name, column in columns.items()}
@@ -68,6 +68,13 @@ def produce(sink: Dataset, files: Sequence[Staged], schema: pa.Schema) -> None:
         servers = str(settings["bootstrap.servers"])
         what = f"whether it took {left or 'all'} messages of the sink '{sink.name}'"
         _raise(sink, servers, failures[0] if failures else None, what)
+
+
+def _batches(file: Staged) -> Iterator[pa.RecordBatch]:
+    import pyarrow.parquet as pq
+
+    with open_file(file.path, file.size) as stream:
+        yield from pq.ParquetFile(stream).iter_batches(_BATCH_ROWS)
 
 
 def _send(producer: Any, row: dict[str, Any], default: str | None, delivered: Any) -> None:

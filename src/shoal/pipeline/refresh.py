@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +38,7 @@ from shoal.pipeline.sinks import kept_in
 from shoal.pipeline.sources import relisted, unchanged
 from shoal.pipeline.viewchecks import view_counts
 from shoal.pipeline.work import Decision
+from shoal.store import LocalStore, Store, open_store, path_in, store_error
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +52,7 @@ __all__ = ["refresh"]
 # Rows go to a folder by which expectations they broke, one bit each: the files' footers then count
 # them, and dropping them is leaving their files out. No second pass, no extra column in the table.
 _BROKEN = "shoal_broken"
+_RENAMED = (f"{_BROKEN}=", "broken-", 1)
 _RESCUED = ("_corrupt_record", "_rescued_data")
 
 
@@ -101,10 +106,10 @@ def refresh(
         return _result(decision, Status.UNCHANGED, start, version=version)
     output = _Output()
     full = decision.action == "full"
-    with table.staging() as folder:
+    with table.staging() as folder, _scratch(table, folder) as scratch:
         todo = [work for work in decision.work if work.new or full]
         for index, work in enumerate(todo):
-            part = Path(folder) / f"flow-{index}"
+            part = path_in(folder, f"flow-{index}")
             place = Place(
                 node=node,
                 work=work,
@@ -112,13 +117,16 @@ def refresh(
                 engine=engine,
                 lake=lake,
                 full=full,
-                folder=Path(folder) / "scratch",
+                folder=scratch,
+                shared=path_in(folder, "scratch"),
                 stopped=stopped,
                 last=index == len(todo) - 1,
                 states={p.flow: p.state for _, p in output.progress if p.state is not None},
             )
             _run_flow(place, part, output)
-            shutil.rmtree(place.folder, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not (table.local or engine.embedded):
+                open_store(place.shared).remove("")
         broken = [c for c in output.counts if c.failed and c.expectation.action == "fail"]
         if broken:
             name = broken[0].view or node.name
@@ -134,7 +142,7 @@ def refresh(
             raise KeyboardInterrupt
         output.rows = sum(file.rows for file in output.files)
         if node.dataset.kind is Kind.SINK and output.schemas:
-            _deliver(node, table, output, engine, Path(folder))
+            _deliver(node, table, output, engine, folder)
         changed = full or bool(output.files or output.progress)
         if changed:
             version = _commit(table, node, output, engine, full=full, run_id=run_id)
@@ -152,6 +160,16 @@ def refresh(
         expectations=tuple(output.counts),
         notes=(*decision.notes, *output.notes),
     )
+
+
+@contextlib.contextmanager
+def _scratch(table: Table, folder: str) -> Iterator[Path]:
+    """Where files lie that are needed only until rows are written: beside them if on a disk."""
+    if table.local:
+        yield Path(folder) / "scratch"
+        return
+    with tempfile.TemporaryDirectory(prefix="shoal-") as made:
+        yield Path(made) / "scratch"
 
 
 def _lacks_feed(dataset: Dataset, table: Table) -> bool:
@@ -172,14 +190,14 @@ def _result(decision: Decision, status: Status, start: float, **values: Any) -> 
     )
 
 
-def _run_flow(place: Place, folder: Path, output: _Output) -> None:
+def _run_flow(place: Place, folder: str, output: _Output) -> None:
     """Writes a flow's rows below ``folder``, again if an input file changed meanwhile."""
     work, dataset = place.work, place.node.dataset
     expectations = (*dataset.expectations, *work.query.flow.expectations)
     expectations += required(dataset, kept_in(dataset, place.lake), place.engine)
     attempt = 0
     while True:
-        part = folder / f"try-{attempt}"
+        part = path_in(folder, f"try-{attempt}")
         try:
             current = replace(place, work=work)
             built = build(current)
@@ -190,8 +208,8 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
         except Exception as error:
             # Who was faster also removes the state that this flow goes on from.
             place.table.refuse_past(work.before.application, work.before.number)
-            named = damaged(work, place.lake, error) or error
-            raise flow_error(work.query.flow.location, named) from error
+            named = store_error(error, place.table.path) or damaged(work, place.lake, error)
+            raise flow_error(work.query.flow.location, named or error) from error
         # A stream leaves a file that changed to its next run; a view reads it as it is now.
         steady = {
             read: tuple(unchanged(files) if read.streaming else relisted(files))
@@ -215,7 +233,7 @@ def _run_flow(place: Place, folder: Path, output: _Output) -> None:
     output.counts += counts
     output.dropped += dropped
     if schema is not None:
-        _collect(part, schema, expectations, output)
+        _collect(part, dataset, schema, expectations, output)
     output.overwrite |= built.overwrite
     files = {f.path: [f.size, f.modified] for group in work.files.values() for f in group}
     kept = work.before.files if any(read.streaming for read in work.files) else {}
@@ -243,7 +261,7 @@ def _write(
     frame: DataFrame,
     dataset: Dataset,
     expectations: Sequence[Expectation],
-    folder: Path,
+    folder: str,
     engine: Engine,
 ) -> pa.Schema:
     """Lets the engine write Parquet files; gives the rows' Arrow schema."""
@@ -276,7 +294,7 @@ def _write(
         text = F.coalesce(F.col(f"`{column}`").cast("string"), F.lit(NULL_PARTITION))
         frame = frame.withColumn(column, text)
     writer = frame.write.mode("append")
-    (writer.partitionBy(*by) if by else writer).parquet(str(folder))
+    (writer.partitionBy(*by) if by else writer).parquet(folder)
     return schema
 
 
@@ -303,14 +321,17 @@ def _as_declared(frame: DataFrame, dataset: Dataset, engine: Engine) -> DataFram
 
 
 def _collect(
-    folder: Path, schema: pa.Schema, expectations: Sequence[Expectation], output: _Output
+    folder: str,
+    dataset: Dataset,
+    schema: pa.Schema,
+    expectations: Sequence[Expectation],
+    output: _Output,
 ) -> None:
     """Counts the staged rows by the expectations they broke, and keeps the files that stay."""
-    # Readers that take partition values from folder names must not meet a column of ours there.
-    for part in folder.glob(f"{_BROKEN}=*"):
-        part.rename(folder / part.name.replace(f"{_BROKEN}=", "broken-"))
-    files = staged_files(folder) if folder.exists() else []
-    masks = [_mask(Path(file.path).relative_to(folder)) for file in files]
+    store = open_store(folder)
+    _rename_broken(store, dataset)
+    files = staged_files(folder)
+    masks = [_mask(store.name(file.path)) for file in files]
     actions: list[Action] = [expected.action for expected in expectations]
     for index, expected in enumerate(expectations):
         failed = sum(f.rows for f, mask in zip(files, masks, strict=True) if mask >> index & 1)
@@ -321,22 +342,40 @@ def _collect(
                 failed=failed,
             )
         )
+    dropped = []
     for file, mask in zip(files, masks, strict=True):
         if any(mask >> index & 1 and action == "drop" for index, action in enumerate(actions)):
             output.dropped += file.rows
-            Path(file.path).unlink()
+            dropped.append(store.name(file.path))
             continue
         output.files.append(file)
         output.rescued += sum(file.count_present(column) for column in _RESCUED)
+    store.delete(dropped)
     output.schemas.append(schema)
 
 
-def _mask(path: Path) -> int:
-    word, _, number = path.parts[0].partition("-")
-    return int(number) if word == "broken" else 0
+def _rename_broken(store: Store, dataset: Dataset) -> None:
+    """Takes the column of ours out of the names of folders, where a reader would look for columns.
+
+    On a disk that is a rename. In an object store each file would be copied: there it is done only
+    where a table has partitions, whose values Polars takes from the folders.
+    """
+    if isinstance(store, LocalStore):
+        for folder in store.folders():
+            if folder.startswith(f"{_BROKEN}="):
+                Path(store.path(folder)).rename(store.path(folder.replace(*_RENAMED)))
+    elif dataset.partition_by:
+        for file in store.files():
+            if file.name.startswith(f"{_BROKEN}="):
+                store.move(file.name, file.name.replace(*_RENAMED))
 
 
-def _deliver(node: Node, table: Table, output: _Output, engine: Engine, folder: Path) -> None:
+def _mask(name: str) -> int:
+    found = re.match(rf"(?:broken-|{_BROKEN}=)(\d+)/", name)
+    return int(found[1]) if found else 0
+
+
+def _deliver(node: Node, table: Table, output: _Output, engine: Engine, folder: str) -> None:
     """Hands rows over to a sink; what is left to commit takes their place."""
     schema = _unified(node.dataset, output.schemas)
     files, schema = hand_over(node.dataset, table, output.files, schema, engine, folder)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
-from shoal.errors import PipelineError, TableError, nearest
+from shoal.errors import PipelineError, ProjectError, TableError, nearest
 from shoal.lake import Table, TableName
 from shoal.pipeline.broker import client_settings
 from shoal.pipeline.definitions import Dataset, Flow, Kind
+from shoal.store import path_in, storage_url
 
 if TYPE_CHECKING:
     from shoal.lake import Lake
@@ -102,9 +103,10 @@ def _local(written: str, root: Path) -> str:
     if parsed.scheme == "file":
         return unquote(parsed.path)
     if "://" in written:
-        raise PipelineError(
-            f"'{written}' is not on local disk; only paths and file: URIs are supported now."
-        )
+        try:
+            return storage_url(written)
+        except ProjectError as error:
+            raise PipelineError(error.message, hint=error.hint) from error
     return str((root / written).absolute())
 
 
@@ -128,5 +130,5 @@ def kept_in(dataset: Dataset, lake: Lake) -> Table:
     if "tablename" in dataset.options:
         return lake.table(dataset.options["tablename"])
     path = dataset.options["path"] if dataset.format == "delta" else ""
-    ledger = lake.root / "_shoal" / "sinks" / str(dataset.name)
-    return Table(name=dataset.name, path=path or str(ledger))
+    ledger = path_in(str(lake.root), "_shoal/sinks", str(dataset.name))
+    return Table(name=dataset.name, path=path or ledger)

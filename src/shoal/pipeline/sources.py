@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
 from shoal.engines import FileRead, InputFile, byte_count, check_options, loader_option
-from shoal.errors import PipelineError
+from shoal.errors import PipelineError, ProjectError, TableError
 from shoal.lake import NULL_PARTITION
+from shoal.store import Stored, is_url, open_store, parent_of, path_in, storage_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ __all__ = ["NewFiles", "list_files", "new_files", "relisted", "source_name", "un
 # A text file that ends in the middle of a record and was touched this recently is being written.
 _SETTLED_SECONDS = 60
 _FOREVER = 1 << 63
+_FEW = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,20 @@ def list_files(read: FileRead, root: Path) -> list[InputFile]:
     columns = _partition_columns(read)
     found: dict[str, InputFile] = {}
     for written in read.paths:
-        base = _local(written, root)
+        base = _located(written, root)
+        if is_url(base):
+            for file, match in _listed(written, base):
+                if fnmatch.fnmatch(file.name.rpartition("/")[2], pattern) and (
+                    (after or 0) < file.modified < (before or _FOREVER)
+                ):
+                    path = path_in(match, file.name) if file.name else match
+                    found[path] = InputFile(
+                        path=path,
+                        size=file.size,
+                        modified=file.modified,
+                        partition=_partition(path, match, columns),
+                    )
+            continue
         pattern_given = glob.has_magic(base) and not os.path.exists(base)
         matches = sorted(glob.glob(base, recursive=True)) if pattern_given else [base]
         for match in matches:
@@ -82,17 +97,70 @@ def list_files(read: FileRead, root: Path) -> list[InputFile]:
     return sorted(found.values(), key=lambda file: (file.modified, file.path))
 
 
-def _local(written: str, root: Path) -> str:
+def _located(written: str, root: Path) -> str:
+    """Absolute path or URL of a source; relative ones start at the project."""
     parsed = urlparse(written)
     if parsed.scheme == "file":
         return unquote(parsed.path)
+    if is_url(written):
+        return written.rstrip("/")
     if "://" in written:
-        raise PipelineError(
-            f"The source '{written}' is not on local disk; only paths and file: URIs are "
-            "supported now.",
-            hint="Copy the files into a folder of the project.",
-        )
+        try:
+            return storage_url(written)
+        except ProjectError as error:
+            message = error.message.replace("The storage", "The source", 1)
+            raise PipelineError(message, hint=error.hint) from None
     return str((root / written).absolute())
+
+
+def _listed(written: str, base: str) -> list[tuple[Stored, str]]:
+    """`_objects`, whose store may refuse: that is told with the flow's place in the sources."""
+    try:
+        return list(_objects(written, base))
+    except TableError as error:
+        raise PipelineError(error.message, hint=error.hint) from error
+
+
+def _objects(written: str, base: str) -> Iterator[tuple[Stored, str]]:
+    """The objects below a URL, and the URL that they were found below; hidden ones are left out."""
+    head, parts = base, list[str]()
+    if glob.has_magic(base):
+        start = next(i for i, part in enumerate(base.split("/")) if glob.has_magic(part))
+        head, parts = "/".join(base.split("/")[:start]), base.split("/")[start:]
+    store = open_store(head)
+    files = store.files()
+    if not parts and not files:
+        above, own = parent_of(base), base.rpartition("/")[2]
+        found = None if above.endswith("/") else open_store(above).stat(own)
+        if found is None:
+            raise PipelineError(
+                f"The source '{written}' does not exist: no object's name begins with it.",
+                hint="Correct the URL, or put a file there first.",
+            )
+        yield replace(found, name=""), base
+        return
+    for file in files:
+        folders = file.name.split("/")
+        lengths = (n for n in range(len(folders) + 1) if path_matches(folders[:n], parts))
+        length = next(lengths, None)
+        below = [] if length is None else folders[length:]
+        if length is None or any(part.startswith((".", "_")) for part in below):
+            continue
+        if file.name and not file.name.endswith("/"):
+            yield replace(file, name="/".join(below)), path_in(head, *folders[:length])
+
+
+def path_matches(folders: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether the parts of a path fit those of a glob pattern; ``**`` is any number of folders."""
+    if not pattern:
+        return not folders
+    if pattern[0] == "**":
+        return any(path_matches(folders[n:], pattern[1:]) for n in range(len(folders) + 1))
+    return (
+        bool(folders)
+        and fnmatch.fnmatchcase(folders[0], pattern[0])
+        and path_matches(folders[1:], pattern[1:])
+    )
 
 
 def _walk(path: str) -> Iterator[str]:
@@ -213,7 +281,8 @@ def _growing(file: InputFile, read: FileRead) -> bool:
     kind = read.format.lower()
     whole = read.options.get("multiline", read.options.get("wholetext", "false"))
     if (
-        kind not in {"json", "csv", "text"}
+        is_url(file.path)  # an object is there when it is whole
+        or kind not in {"json", "csv", "text"}
         or whole.lower() == "true"
         or time.time_ns() - file.modified > _SETTLED_SECONDS * 1e9
     ):
@@ -242,10 +311,32 @@ def unchanged(files: Sequence[InputFile]) -> list[InputFile]:
 def relisted(files: Sequence[InputFile]) -> list[InputFile]:
     """The files as they are now; those that are gone are left out."""
     kept = []
+    stored = _stored([file.path for file in files if is_url(file.path)])
     for file in files:
+        if is_url(file.path):
+            if (found := stored.get(file.path)) is not None:
+                kept.append(replace(file, size=found.size, modified=found.modified))
+            continue
         try:
             status = os.stat(file.path)
         except FileNotFoundError:
             continue
         kept.append(replace(file, size=status.st_size, modified=status.st_mtime_ns))
     return kept
+
+
+def _stored(urls: Sequence[str]) -> dict[str, Stored]:
+    """What is known of objects, by URL; one listing of their folder where they are many."""
+    found: dict[str, Stored] = {}
+    if len(urls) > _FEW:
+        folders = [parent_of(url).split("/") for url in urls]
+        shared = itertools.takewhile(
+            lambda parts: len(set(parts)) == 1, zip(*folders, strict=False)
+        )
+        store = open_store("/".join(parts[0] for parts in shared))
+        return {store.path(file.name): file for file in store.files()}
+    for url in urls:
+        one = open_store(parent_of(url)).stat(url.rpartition("/")[2])
+        if one is not None:
+            found[url] = one
+    return found

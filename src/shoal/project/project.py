@@ -12,6 +12,7 @@ from shoal.errors import ProjectError
 from shoal.project.monitor import MonitorSettings
 from shoal.project.settings import Profile, read_settings
 from shoal.project.spec import SPEC_NAMES, PipelineSpec, read_spec
+from shoal.store import is_url, storage_url
 
 __all__ = ["Project", "SourceFile", "find_project"]
 
@@ -51,20 +52,16 @@ class Project:
         return self.spec.name
 
     @property
-    def storage(self) -> Path:
-        """Absolute root of the lake.
+    def storage(self) -> Path | str:
+        """Root of the lake: an absolute folder, or the URL of an object store.
 
         Raises:
-            ProjectError: The storage is a URL that this version cannot use.
+            ProjectError: The URL's scheme is unknown, or readers would not agree on the path.
         """
         written = self.profile.storage or self.spec.storage
         parsed = urlparse(written)
         if "://" in written and parsed.scheme != "file":
-            raise ProjectError(
-                f"The storage '{written}' is not on local disk; only paths and file: URIs are "
-                "supported now.",
-                hint=f"Set 'storage' in {self.spec.file} to a folder.",
-            )
+            return storage_url(written)
         path = Path(unquote(parsed.path)) if parsed.scheme == "file" else self.root / written
         if odd := re.search(r"[^A-Za-z0-9_./:+&=,@~-]", str(path.absolute())):
             raise ProjectError(
@@ -76,16 +73,35 @@ class Project:
         return path.absolute()
 
     @property
+    def database(self) -> Path:
+        """MLflow's SQLite file, where no tracking server is set: on this machine in any case."""
+        storage = self.storage
+        return (storage if isinstance(storage, Path) else self.root / ".shoal") / "mlflow.db"
+
+    @property
     def tracking(self) -> str:
-        """MLflow tracking URI."""
-        return self.profile.tracking or f"sqlite:///{self.storage / 'mlflow.db'}"
+        """MLflow tracking URI.
+
+        Raises:
+            ProjectError: The profile's is in an object store, where no database can be.
+        """
+        written = self.profile.tracking
+        if written and is_url(written.partition(":///")[2] or written):
+            raise ProjectError(
+                f"The tracking database '{written}' is in an object store, where no database can "
+                "be.",
+                hint="Set 'tracking' to a server (http://host:5000), to postgresql://..., or leave "
+                f"it out: it is then {self.database}. Artifacts may be there: 'artifacts'.",
+            )
+        return written or f"sqlite:///{self.database}"
 
     @property
     def artifacts(self) -> str | None:
         """MLflow artifact root; None lets a tracking server decide."""
         if self.profile.artifacts or self.profile.tracking:
             return self.profile.artifacts
-        return str(self.storage / "artifacts")
+        storage = self.storage
+        return str(storage / "artifacts") if isinstance(storage, Path) else f"{storage}/_artifacts"
 
     def transformations(self) -> list[SourceFile]:
         """The pipeline's source files, in a stable order.

@@ -6,7 +6,8 @@
 
     [profiles.laptop]
     engine = "embedded"                    # or "spark", "sail-cluster", "sc://host:15002"
-    storage = "lake"                       # instead of the specification's storage
+    storage = "lake"                       # instead of the specification's storage; or s3://...,
+                                           # abfss://container@account.dfs.core.windows.net/path
     tracking = "http://localhost:5000"     # instead of <storage>/mlflow.db
     artifacts = "/data/artifacts"          # instead of <storage>/artifacts
     workers = 4                            # training processes; default: the number of cores
@@ -35,8 +36,10 @@ class Profile:
         name: The profile's name.
         engine: ``embedded``; ``spark`` or ``sail-cluster``, which are started on this machine; or a
             Spark Connect URL.
-        storage: Root of the lake; None means the specification's.
-        tracking: MLflow tracking URI; None means SQLite in the storage.
+        storage: Root of the lake, a folder or the URL of an object store; None means the
+            specification's.
+        tracking: MLflow tracking URI; None means SQLite in the storage, or in ``.shoal`` of the
+            project when the storage is an object store.
         artifacts: MLflow artifact root; None means a folder in the storage.
         workers: Training processes; None means the number of cores.
         training: ``local`` fits segments in processes of this machine, ``engine`` in the engine's

@@ -24,7 +24,8 @@ class PipelineSpec:
     Args:
         file: Where it was read.
         name: The pipeline's name.
-        storage: Root of the lake, as written: a path (relative to the file) or a ``file:`` URI.
+        storage: Root of the lake, as written: a path (relative to the file), a ``file:`` URI, or
+            the URL of an object store.
         catalog: The default catalog, which three-part table names may give.
         schema: The default schema of table names without one.
         configuration: Spark configuration, text to text.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shoal.errors import TrackingError, Unavailable
+from shoal.tracking.places import azure_settings
 
 __all__ = ["quietly", "tracking_uri"]
 
@@ -56,6 +57,7 @@ class _Muffler:
                 return
             self._levels = {name: logging.getLogger(name).level for name in _LOGGERS}
             given = {n: v for n, v in _PATIENCE.items() if n not in os.environ} | _SETTINGS
+            given |= azure_settings(os.environ)
             self._settings = {name: os.environ.get(name) for name in given}
             os.environ.update(given)
             for name in _LOGGERS:

@@ -16,7 +16,13 @@ from shoal.errors import TrackingError, nearest
 from shoal.tracking.card import CARD
 from shoal.tracking.context import RunContext
 from shoal.tracking.moved import moved_from
-from shoal.tracking.places import check_file, check_server, local_folder, sqlite_file
+from shoal.tracking.places import (
+    artifact_uri,
+    check_file,
+    check_server,
+    local_folder,
+    sqlite_file,
+)
 from shoal.tracking.quiet import quietly
 from shoal.tracking.record import Recording, move_alias
 from shoal.tracking.registry import all_pages, listed, model_version, named, pointers_of
@@ -122,7 +128,7 @@ class Tracker:
                 return None
             folder = sqlite_file(self.uri).absolute().parent / "artifacts"
         elif "://" in self.artifacts:
-            return self.artifacts
+            return artifact_uri(self.artifacts)
         else:
             folder = Path(self.artifacts).absolute()
         folder.mkdir(parents=True, exist_ok=True)

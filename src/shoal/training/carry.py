@@ -68,9 +68,9 @@ def touched_keys(declaration: ModelDeclaration, source: Source, base: Base) -> p
     by = list(declaration.by)
     schema = source.scan().select(by).collect_schema()
     found = [pl.DataFrame(schema=schema)]
+    if source.table.gone(file.path for file in (*changes.files, *changes.removed)):
+        return None
     for file in (*changes.files, *changes.removed):
-        if not Path(file.path).exists():
-            return None
         inside = [name for name in by if name not in file.partition]
         frame = pl.scan_parquet(file.path).select(inside).unique().collect()
         values = [

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 from shoal.errors import TrainingError
 from shoal.models.columns import is_moment_type, seconds_of
 from shoal.models.segments import segment_codes, segment_key
+from shoal.store import open_store, path_in
 from shoal.training.fitting import AT_ONCE, Fits, Progress, refuse_parameters, without_state
 from shoal.training.groups import SAMPLE, fit_sample, sample_rows
 from shoal.training.job import FitJob
@@ -80,7 +80,7 @@ class _Shape:
         return pa.table(columns)
 
 
-def fit_on_engine(plan: Plan, spark: SparkSession, folder: Path, progress: Progress | None) -> Fits:
+def fit_on_engine(plan: Plan, spark: SparkSession, folder: str, progress: Progress | None) -> Fits:
     """Fit every segment on an engine, and the groups that segments fall back to here.
 
     Args:
@@ -125,7 +125,7 @@ def fit_on_engine(plan: Plan, spark: SparkSession, folder: Path, progress: Progr
     )
     sorted_rows = rows.withColumn("place", place)
     members = _written(
-        sorted_rows.mapInArrow(_fits(job, shape), _schema(plan.job)), folder / "members"
+        sorted_rows.mapInArrow(_fits(job, shape), _schema(plan.job)), path_in(folder, "members")
     )
     fitted = _in_order(members, plan)
     refuse_parameters(declaration, fitted)
@@ -133,13 +133,13 @@ def fit_on_engine(plan: Plan, spark: SparkSession, folder: Path, progress: Progr
         progress(len(fitted), len(fitted))
     segments, levels = plan.segments, len(declaration.by)
     whole = Group(level=levels, first=0, end=len(segments.texts), key="[]")
-    found = _fit_groups(plan, rows, shape, [whole], folder / "whole")
+    found = _fit_groups(plan, rows, shape, [whole], path_in(folder, "whole"))
     missing = without_state(fitted)
     for level in range(1, levels):
         if not missing:
             break
         wanted = groups_of(segments, level, missing)
-        fits = _fit_groups(plan, rows, shape, wanted, folder / f"level{level}")
+        fits = _fit_groups(plan, rows, shape, wanted, path_in(folder, f"level{level}"))
         found += fits
         lost = [group for group, row in fits if not row.column("state")[0].is_valid]
         missing = [i for group in lost for i in range(group.first, group.end) if i in set(missing)]
@@ -258,20 +258,26 @@ def _schema(job: FitJob) -> str:
     )
 
 
-def _written(rows: DataFrame, folder: Path) -> pa.Table:
+def _written(rows: DataFrame, folder: str) -> pa.Table:
     """What the engine wrote of these rows."""
     import pyarrow.parquet as pq
     from pyspark.errors import PySparkException
 
     try:
-        rows.write.parquet(str(folder))
+        rows.write.parquet(folder)
     except PySparkException as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise TrainingError(
             f"The engine could not fit: {said[0][:500]}",
             hint="its Python workers need shoal and the estimator's libraries",
         ) from error
-    return pa.concat_tables([pq.read_table(file) for file in sorted(folder.glob("*.parquet"))])
+    store = open_store(folder)
+    tables = []
+    for file in store.files():
+        if file.name.endswith(".parquet"):
+            with store.open(file.name, file.size) as stream:
+                tables.append(pq.read_table(stream))
+    return pa.concat_tables(tables)
 
 
 def _in_order(members: pa.Table, plan: Plan) -> pa.Table:
@@ -295,7 +301,7 @@ def _in_order(members: pa.Table, plan: Plan) -> pa.Table:
 
 
 def _fit_groups(
-    plan: Plan, rows: DataFrame, shape: _Shape, groups: list[Group], folder: Path
+    plan: Plan, rows: DataFrame, shape: _Shape, groups: list[Group], folder: str
 ) -> list[tuple[Group, pa.Table]]:
     """Fit groups here, on samples that the engine's partitions give."""
     from threadpoolctl import threadpool_limits

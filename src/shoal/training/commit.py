@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +15,7 @@ from shoal.lake import Lake
 from shoal.models import FleetHeader, TrainedFleet, write_fleet
 from shoal.models.code import own_code
 from shoal.models.codecs import template_modules
+from shoal.training.artifacts import artifact_folder
 from shoal.training.fingerprint import member_fingerprint
 from shoal.training.members import BASELINE, PROVENANCE, Members
 from shoal.training.plan import Plan
@@ -80,8 +79,7 @@ def commit_fleet(
     for name, value in same.items():
         rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
     rows = rows.append_column("params", _params(plan, rows.column("segment").to_pylist()))
-    # A name of its own: another training of this model may be at the same version just now.
-    artifact = Path(table.path) / "_fleets" / f"{fleet_version}-{uuid.uuid4().hex[:8]}"
+    artifact = artifact_folder(table, fleet_version)
     code = own_code(header.modules, declaration.function)
     write_fleet(artifact, header, members.table, code=code)
     try:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import uuid
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import ModelError, TableError
 from shoal.lake import Lake
 from shoal.models import FleetHeader, ModelDeclaration, TrainedFleet, write_fleet
 from shoal.models.codecs import template_modules
+from shoal.training.artifacts import artifact_folder
 from shoal.training.base import Base, read_base
 from shoal.training.members import Members
 from shoal.training.summary import declared_params, summarise
@@ -103,7 +102,7 @@ class Composite:
             ),
         )
         rows = self.members.with_columns(fleet_version=pl.lit(number, pl.Int64)).to_arrow()
-        artifact = Path(table.path) / "_fleets" / f"{number}-{uuid.uuid4().hex[:8]}"
+        artifact = artifact_folder(table, number)
         write_fleet(artifact, header, rows)
         try:
             committed = table.append(

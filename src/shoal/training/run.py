@@ -77,10 +77,10 @@ def train(
         elif declaration.by:
             with open_pool(declaration, nursery, workers) as pool:
                 plan = Plan(declaration, source)
-                fits = fit_many(plan, pool, folder, progress)
+                fits = fit_many(plan, pool, Path(folder), progress)
         else:
             plan = Plan(declaration, source)
-            fits = fit_single(plan, folder, progress)
+            fits = fit_single(plan, Path(folder), progress)
     if declaration.by and not reason:
         reason = f"all {len(plan.segments.texts):,} segments fitted"
     return finish(plan, lake, fits, begun, reason)
@@ -166,17 +166,18 @@ def open_pool(
 
 
 @contextlib.contextmanager
-def working_folder(lake: Lake | None) -> Iterator[Path]:
+def working_folder(lake: Lake | None) -> Iterator[str]:
     """A folder that goes when it is left.
 
     Args:
         lake: Where, when an engine must see it too; None makes one on this machine.
     """
-    where = None if lake is None else lake.root / "_training"
-    if where is not None:
-        where.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="shoal-train-", dir=where) as folder:
-        yield Path(folder)
+    if lake is None:
+        with tempfile.TemporaryDirectory(prefix="shoal-train-") as folder:
+            yield folder
+        return
+    with lake.scratch("training", shared=True) as folder:
+        yield folder
 
 
 def _processors() -> int:

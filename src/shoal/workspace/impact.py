@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from shoal.errors import TableError, TableNotFound, nearest
 from shoal.lake import commit_info, differing
+from shoal.store import is_url
 from shoal.workspace.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -162,12 +163,12 @@ class _Trail:
 
     def _data_file(self, source: str) -> dict[str, set[int]]:
         """The versions that added a Parquet file of a table."""
-        path = Path(source).absolute()
+        path = source if is_url(source) else str(Path(source).absolute())
         for name, table in self.provenance.tables.items():
-            if path.is_relative_to(Path(table.path).absolute()):
+            if path.startswith(f"{table.path}/"):
                 for made in self.provenance.made[name]:
                     files = table.changes(after=made.version - 1, until=made.version).files
-                    if any(Path(file.path).absolute() == path for file in files):
+                    if any(file.path == path for file in files):
                         return {name: {made.version}}
         return {}
 

@@ -225,7 +225,7 @@ class Maintenance:
     def _trained(self) -> dict[tuple[str, str], list[tuple[int, str]]]:
         """Table name and id to the versions that models were trained on, and which models."""
         space = self._space
-        own = space.project.storage / "mlflow.db"
+        own = space.project.database
         if not space.project.profile.tracking and not own.exists():
             return {}
         found: dict[tuple[str, str], list[tuple[int, str]]] = {}

@@ -76,12 +76,14 @@ class Opened:
         from shoal.lake import Lake
 
         spec = self.project.spec
-        return Lake(
+        lake = Lake(
             self.project.storage,
             spec.schema,
             catalog=spec.catalog,
             folder=self.project.root,
         )
+        lake.store.check()  # one request, before anything is planned or written
+        return lake
 
     @cached_property
     def engine(self) -> Engine:
@@ -100,7 +102,8 @@ class Opened:
         """The project's MLflow."""
         from shoal.tracking import Tracker
 
-        self.project.storage.mkdir(parents=True, exist_ok=True)
+        if not self.project.profile.tracking or self.lake.store.local:
+            self.project.database.parent.mkdir(parents=True, exist_ok=True)
         return Tracker(self.project.tracking, self.project.artifacts, self.project.name)
 
     @cached_property

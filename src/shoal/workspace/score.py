@@ -6,11 +6,11 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import ModelError
 from shoal.lake import Progress, staged_files
+from shoal.store import path_in, write_parquet
 from shoal.workspace.report import ScoreReport
 
 if TYPE_CHECKING:
@@ -106,12 +106,11 @@ def score(
     rows = fallbacks = 0
     scored_at = dt.datetime.now(dt.UTC)
     with target.staging() as folder:
-        Path(folder).mkdir(parents=True)
         schema = None
         for number, batch in enumerate(_batches(todo.rows.select(needed))):
             scored = _score(batch, fleet, version, kept, scored_at)
             schema = scored.schema
-            _write(scored, Path(folder) / f"{number:05}.parquet")
+            _write(scored, path_in(folder, f"{number:05}.parquet"))
             rows += scored.num_rows
             fallbacks += pc.sum(scored.column("fallback")).as_py() or 0
             if progress is not None:
@@ -241,9 +240,7 @@ def _score(
     )
 
 
-def _write(rows: pa.Table, path: Path) -> None:
-    import pyarrow.parquet as pq
-
+def _write(rows: pa.Table, path: str) -> None:
     from shoal.lake import delta_schema
 
-    pq.write_table(rows.cast(delta_schema(rows.schema)), path, compression="zstd")
+    write_parquet(rows.cast(delta_schema(rows.schema)), path, compression="zstd")

@@ -111,11 +111,12 @@ def test_a_folder_that_does_not_exist_names_the_flow_and_the_command(project) ->
     assert "mkdir -p" in found.error
 
 
-def test_a_source_that_is_not_local_says_so(project) -> None:
-    project.python(EVENTS.replace('load("landing")', 'load("s3://bucket/x")'))
+def test_a_source_of_an_unknown_scheme_says_so(project) -> None:
+    project.python(EVENTS.replace('load("landing")', 'load("s4://bucket/x")'))
     error = project.run()["bronze.events"].error
     assert error.startswith("transformations/tables.py:5: ")
-    assert "'s3://bucket/x' is not on local disk" in error
+    assert "'s4://bucket/x' has the scheme 's4'" in error
+    assert "Did you mean s3://bucket/prefix?" in error
 
 
 def test_hidden_files_links_to_nowhere_and_pipes_are_left_alone(project) -> None:

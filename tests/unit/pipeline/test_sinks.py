@@ -183,7 +183,7 @@ def test_two_flows_into_one_sink(project, tmp_path) -> None:
     [
         ("parqet", {"path": "x"}, "Did you mean 'parquet'"),
         ("json", {}, "it has no path"),
-        ("json", {"path": "s3://b/x"}, "is not on local disk"),
+        ("json", {"path": "ftp://b/x"}, "Shoal knows folders and s3://"),
         ("delta", {}, "either a path or a tableName"),
         ("delta", {"path": "x", "tableName": "a.b"}, "either a path or a tableName"),
         ("delta", {"tableName": "bronze.events"}, "is declared in this project"),

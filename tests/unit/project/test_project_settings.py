@@ -174,15 +174,56 @@ def test_a_library_may_stand_beside_the_project(tmp_path) -> None:
     assert [file.shown for file in find_project(folder).transformations()] == ["../shared/a.py"]
 
 
-def test_storage_may_be_absolute_or_a_file_uri_and_no_other_uri(tmp_path) -> None:
+def test_storage_may_be_absolute_or_a_uri(tmp_path) -> None:
     at = tmp_path / "lake=1"
     folder = project(tmp_path / "p", f"name: small\nstorage: '{at}'\n")
     assert find_project(folder).storage == at
     project(folder, f"name: small\nstorage: '{at.as_uri()}'\n")
     assert find_project(folder).storage == at
-    project(folder, "name: small\nstorage: s3://bucket/lake\n")
-    with pytest.raises(ProjectError, match="'s3://bucket/lake' is not on local disk"):
+    project(folder, "name: small\nstorage: S3://bucket/lake/\n")
+    found = find_project(folder)
+    assert found.storage == "s3://bucket/lake"
+    assert found.tracking == f"sqlite:///{folder}/.shoal/mlflow.db"
+    assert found.artifacts == "s3://bucket/lake/_artifacts"
+    url = "abfss://data@account.dfs.core.windows.net/x"
+    project(folder, settings=f'[profiles.default]\nstorage = "{url}"\n')
+    assert find_project(folder).storage == url
+
+
+@pytest.mark.parametrize(
+    ("url", "message", "hint"),
+    [
+        (
+            "wasbs://c@a.blob.core.windows.net/x",
+            "scheme 'wasbs'",
+            "Did you mean abfss://container@",
+        ),
+        ("s4://bucket/x", "scheme 's4'", "Did you mean s3://bucket"),
+        ("https://bucket/x", "scheme 'https'", "Write s3://"),
+        ("s3:///x", "names no bucket", "s3://bucket/prefix"),
+        ("abfss://container/x", "container and an account", "abfss://container@account"),
+        ("s3://key:secret@bucket/x", "holds credentials", "AWS_ACCESS_KEY_ID"),
+        ("s3://bucket/x?token=secret", "has '?'", "plain letters"),
+        ("s3://bucket/größe", "has 'ö'", "plain letters"),
+        ("s3://bucket/a//b", "has '//'", "single slashes"),
+        ("gs://bucket/../b", "has '/../'", "plain letters"),
+    ],
+)
+def test_a_storage_url_that_cannot_be_meant_is_refused(tmp_path, url, message, hint) -> None:
+    folder = project(tmp_path / "p", f"name: small\nstorage: '{url}'\n")
+    with pytest.raises(ProjectError) as error:
         _ = find_project(folder).storage
+    assert message in error.value.message
+    assert hint in error.value.hint
+    assert "secret" not in str(error.value)
+
+
+def test_a_database_in_an_object_store_is_refused(tmp_path) -> None:
+    settings = '[profiles.default]\nstorage = "s3://b/l"\ntracking = "sqlite:///s3://b/m.db"\n'
+    folder = project(tmp_path / "p", settings=settings)
+    with pytest.raises(ProjectError, match="where no database can be") as error:
+        _ = find_project(folder).tracking
+    assert "postgresql://" in error.value.hint
 
 
 @pytest.mark.parametrize("name", ["a lake", "größe", "100%", "[v1]", "a#b", "what?"])

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import grpc  # type: ignore[import-untyped]
 
 from shoal.errors import EngineError, Unavailable
+from shoal.store import open_store
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.session import SparkSession
@@ -164,39 +165,37 @@ def check_delta(spark: SparkSession, url: str) -> None:
             ) from error
 
 
-def check_folder(spark: SparkSession, url: str, folder: Path) -> None:
+def check_folder(spark: SparkSession, url: str, folder: Path | str) -> None:
     """Proves that an engine reads and writes the same folder as this process.
 
     Args:
         spark: A session on it.
         url: For the message.
-        folder: The lake's, on a file system.
+        folder: The lake's, on a file system, or its URL.
 
     Raises:
         EngineError: It does not see what is written here, or its files are not seen here.
     """
     from pyspark.errors import PySparkException
 
-    folder.mkdir(parents=True, exist_ok=True)
-    word = secrets.token_hex(8)
-    left, answer = folder / f".shoal-{word}", folder / f".shoal-{word}-answer"
-    left.mkdir()
-    (left / "part.txt").write_text(word)
+    store, word = open_store(folder), secrets.token_hex(8)
+    left, answer = f".shoal-{word}", f".shoal-{word}-answer"
+    store.write(f"{left}/part.txt", word.encode())
     try:
-        spark.read.text(str(left / "part.txt")).write.text(str(answer))
-        found = "".join(file.read_text() for file in answer.glob("[!._]*")).strip()
+        spark.read.text(store.path(f"{left}/part.txt")).write.text(store.path(answer))
+        parts = [file.name for file in store.files(answer)]
+        data = [name for name in parts if not name.rpartition("/")[2].startswith((".", "_"))]
+        found = b"".join(store.read(name) for name in data).decode().strip()
         said = f"it read {found!r}" if found != word else ""
     except (PySparkException, OSError) as error:
         said = str(error).strip().splitlines()[0][:300]
     finally:
-        for place in (left, answer):
-            for file in (*place.glob("*"), *place.glob(".*")):
-                file.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                place.rmdir()
+        store.remove(left)
+        store.remove(answer)
     if said:
         raise EngineError(
             f"The engine at {shown(url)} and this process do not share {folder}: {said}",
             hint='Give the profile a storage that both see: storage = "/shared/lake" in '
-            "shoal.toml, on a file system mounted at the same path",
+            "shoal.toml, on a file system mounted at the same path; or an object store that both "
+            "have credentials for (Apache Spark writes s3a:// for s3://)",
         )

@@ -76,11 +76,11 @@ class Engine:
             self._analyst = connect()
         return self._analyst
 
-    def check_folder(self, folder: Path) -> None:
+    def check_folder(self, folder: Path | str) -> None:
         """Proves that the engine reads and writes the same folder as this process.
 
         Args:
-            folder: The lake's, on a file system.
+            folder: The lake's, on a file system, or its URL.
 
         Raises:
             EngineError: It does not.

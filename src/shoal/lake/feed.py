@@ -72,7 +72,9 @@ def feed_on(table: Table, version: int | None = None) -> bool:
 
 def record_changes(table: Table) -> None:
     """Turns the change data feed of a table on, from its next version on."""
-    table._open().alter.set_table_properties({FEED: "true"}, post_commithook_properties=log_kept())
+    table._open(fresh=True).alter.set_table_properties(
+        {FEED: "true"}, post_commithook_properties=log_kept()
+    )
 
 
 def read_feed(table: Table, *, after: int, until: int, start: int | None = None) -> Feed:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from shoal.errors import ProjectError, TableError, TableNotFound, nearest
+from shoal.lake.kept import Kept
 from shoal.lake.lock import holding
 from shoal.lake.names import TableName
 from shoal.lake.table import Table
@@ -32,6 +33,8 @@ class Lake:
         default_schema: Schema of table names that give none.
         catalog: Catalog that three-part names may give.
         folder: Where relative paths of tables begin.
+        here: A folder on this machine for what goes with a lake in an object store; None means a
+            temporary one.
     """
 
     def __init__(
@@ -41,8 +44,11 @@ class Lake:
         *,
         catalog: str | None = None,
         folder: str | Path = "",
+        here: Path | None = None,
     ) -> None:
+        self.here = here
         self.root: str | Path = storage_url(str(root)) if is_url(root) else Path(root).absolute()
+        self._kept = Kept()
         self.default_schema = default_schema.lower()
         self.catalog = catalog
         self.folder = Path(folder).absolute()
@@ -110,7 +116,7 @@ class Lake:
         """
         parsed = name if isinstance(name, TableName) else self.name(name)
         path = parsed.path or path_in(str(self.root), parsed.schema, parsed.table)
-        return Table(name=parsed, path=path)
+        return Table(name=parsed, path=path, kept=self._kept, here=self.here)
 
     def existing(self, name: str | TableName) -> Table:
         """The table of that name.

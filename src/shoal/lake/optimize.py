@@ -71,7 +71,7 @@ def optimize(
     """
     from deltalake.exceptions import CommitFailedError, DeltaError
 
-    opened = table._open()
+    opened = table._open(fresh=True)
     names = [field.name for field in opened.schema().fields]
     partitions = list(opened.metadata().partition_columns)
     for column in zorder:

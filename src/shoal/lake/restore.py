@@ -119,7 +119,7 @@ def restore(table: Table, version: int, *, rewind: bool = False, dry_run: bool =
     from deltalake import CommitProperties, Transaction
     from deltalake.exceptions import CommitFailedError, DeltaError
 
-    old, now = table._open(version), table._open()
+    old, now = table._open(version), table._open(fresh=True)
     have, want = data_files(now), data_files(old)
     missing = table.gone(table.store.path(path) for path in want)
     if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shoal.errors import TableError
@@ -45,12 +44,12 @@ def row_groups(
     hidden = _hidden(opened)
     for name, (_, _, partition) in sorted(data_files(opened).items()):
         try:
-            file = pq.ParquetFile(Path(table.path) / name)
+            stream = table.store.open(name)
         except FileNotFoundError:
             raise TableError(
                 f"The file {name} of {table.name} version {version} is gone; it was vacuumed."
             ) from None
-        with file:
+        with stream, pq.ParquetFile(stream) as file:
             inside = [column for column in columns if column in file.schema_arrow.names]
             seen = 0
             for number in range(file.num_row_groups):

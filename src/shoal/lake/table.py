@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,13 +17,14 @@ from shoal.lake import reading
 from shoal.lake.changes import Changes, read_changes
 from shoal.lake.constraints import refuse_broken
 from shoal.lake.creating import create
+from shoal.lake.kept import Kept
 from shoal.lake.log import commit_name, log_kept, log_versions
 from shoal.lake.names import TableName
 from shoal.lake.options import delta_options
 from shoal.lake.progress import Progress, flow_folder, read_progress, write_progress
 from shoal.lake.protocol import Constraint, constraints_of, refuse_unwritable, unreadable_files
 from shoal.lake.staging import Staged, delta_schema
-from shoal.store import Store, open_store, refused, store_error
+from shoal.store import Store, is_url, open_store, refused, store_error
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,11 +42,15 @@ class Table:
     Args:
         name: Its two-part name.
         path: Its folder, or URL.
+        kept: What its lake opened before.
+        here: Where its lake keeps what goes with a table in an object store but must be on a disk.
     """
 
-    def __init__(self, *, name: TableName, path: str) -> None:
+    def __init__(self, *, name: TableName, path: str, kept: Kept | None = None, here: Path | None = None) -> None:
         self.table_name = name
         self.path = path
+        self._here = here
+        self._kept = kept if kept is not None and is_url(path) else None
 
     @property
     def name(self) -> str:
@@ -54,6 +61,14 @@ class Table:
     def store(self) -> Store:
         """The files of its folder."""
         return open_store(self.path)
+
+    @property
+    def here(self) -> Path:
+        """A folder on this machine for what goes with the table: its own, if it is on a disk."""
+        if self.local:
+            return Path(self.path)
+        above = self._here or Path(tempfile.gettempdir()) / f"shoal-{os.getuid()}"
+        return above / self.table_name.schema / self.table_name.table
 
     @property
     def local(self) -> bool:
@@ -78,16 +93,24 @@ class Table:
         """True when the folder holds a Delta log."""
         from deltalake import DeltaTable
 
+        if self._kept is not None and self.path in self._kept:
+            return True
         with refused(self.path):
             return DeltaTable.is_deltatable(self.path, delta_options(self.path))
 
-    def _open(self, version: int | None = None) -> DeltaTable:
+    def _open(self, version: int | None = None, *, fresh: bool = False) -> DeltaTable:
+        """The table at a version; ``fresh`` gives one of the caller's own, to write with."""
         from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
+        kept = None if fresh else self._kept
+        if kept is not None:
+            known = kept.newest(self.store) if version is None else kept.at(self.store, version)
+            if known is not None:
+                return known
         try:
             with refused(self.path):
-                return DeltaTable(
+                opened = DeltaTable(
                     self.path, version=version, storage_options=delta_options(self.path)
                 )
         except DeltaError as error:
@@ -106,6 +129,9 @@ class Table:
                 f"{'' if version is None else f' at version {version}'}: {error}",
                 hint=f"shoal history {self.name}",
             ) from error
+        if kept is not None and version is None:
+            kept.keep(self.store, opened)
+        return opened
 
     def version(self) -> int:
         """The newest version.
@@ -326,7 +352,7 @@ class Table:
             else:
                 if not overwrite:
                     self._widen(wanted)
-                now = self._open()
+                now = self._open(fresh=True)
                 for before, _ in progress:  # what this very snapshot holds no conflict will tell
                     self.refuse_past(before.application, before.number, now)
                 now.create_write_transaction(
@@ -371,7 +397,7 @@ class Table:
         """Adds the columns that are new; refuses a changed type."""
         from deltalake import Schema
 
-        table = self._open()
+        table = self._open(fresh=True)
         have = {field.name: field for field in delta_schema(self.schema())}
         for field in wanted:
             if field.name in have and have[field.name].type != field.type:
@@ -418,7 +444,7 @@ class Table:
         if app is not None and not self.exists():
             # Two that make it at once could both succeed; two that append to it cannot.
             self._make(clean.schema, partition_by)
-        opened = self._open() if self.exists() else None
+        opened = self._open(fresh=True) if self.exists() else None
         if app is not None and opened is not None:
             self.refuse_past(app[0], app[1] - 1, opened)
         try:

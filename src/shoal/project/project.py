@@ -73,10 +73,15 @@ class Project:
         return path.absolute()
 
     @property
-    def database(self) -> Path:
-        """MLflow's SQLite file, where no tracking server is set: on this machine in any case."""
+    def here(self) -> Path:
+        """The folder for what must be on a disk: the storage, or ``.shoal`` if that is a URL."""
         storage = self.storage
-        return (storage if isinstance(storage, Path) else self.root / ".shoal") / "mlflow.db"
+        return storage if isinstance(storage, Path) else self.root / ".shoal"
+
+    @property
+    def database(self) -> Path:
+        """MLflow's SQLite file, where no tracking server is set."""
+        return self.here / "mlflow.db"
 
     @property
     def tracking(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from pathlib import Path
 
@@ -17,7 +16,4 @@ def artifact_folder(table: Table, number: int) -> Path:
     Another training of the model may be at the same version just now: the name is its own. Beside
     the fleet's table on a disk, so that it stays when MLflow cannot be reached.
     """
-    name = f"{number}-{uuid.uuid4().hex[:8]}"
-    if table.local:
-        return Path(table.path) / "_fleets" / name
-    return Path(tempfile.mkdtemp(prefix="shoal-fleet-")) / name
+    return table.here / "_fleets" / f"{number}-{uuid.uuid4().hex[:8]}"

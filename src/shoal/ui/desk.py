@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from shoal.errors import ShoalError, TableNotFound, nearest
 from shoal.lake import Summary, summarise
+from shoal.store import path_in
 from shoal.ui.cache import Cache, stamp_of
 
 if TYPE_CHECKING:
@@ -88,11 +89,13 @@ class Desk:
         return list(self._by_name().values())
 
     def _by_name(self) -> dict[str, Table]:
-        root = self.space.lake.root
+        lake, root = self.space.lake, self.space.lake.root
+        if not isinstance(root, Path):
+            stamp = stamp_of(root)
+            return self.cache.get("tables", stamp, lambda: {t.name: t for t in lake.tables()})
         schemas = [path for path in root.glob("*") if path.is_dir()] if root.is_dir() else []
         stamp = (tuple(map(str, schemas)), stamp_of(root, *schemas))
         kept = None if stamp[1] is None else stamp
-        lake = self.space.lake
         return self.cache.get("tables", kept, lambda: {t.name: t for t in lake.tables()})
 
     def table(self, name: str) -> Table:
@@ -154,9 +157,7 @@ class Desk:
     def tracked(self) -> bool:
         """Whether there is a registry to read; none is made by looking."""
         space = self.space
-        return (
-            bool(space.project.profile.tracking) or (space.project.storage / "mlflow.db").exists()
-        )
+        return bool(space.project.profile.tracking) or space.project.database.exists()
 
     def tracking_stamp(self) -> Hashable:
         """What changes when the registry does, or, of a server, every few seconds."""
@@ -164,7 +165,7 @@ class Desk:
 
         if self.space.project.profile.tracking:
             return int(time.monotonic() / 5)
-        own = self.space.project.storage / "mlflow.db"
+        own = self.space.project.database
         return stamp_of(own, own.with_name("mlflow.db-wal"))
 
     def pointers(self) -> dict[str, Pointers]:

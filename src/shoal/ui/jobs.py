@@ -46,7 +46,7 @@ class Jobs:
     @property
     def folder(self) -> Path:
         """Where feeds and logs are."""
-        return live_folder(self._space.lake.root)
+        return live_folder(self._space.project.here)
 
     def start(self, kind: str, names: Sequence[str] = (), flags: Sequence[str] = ()) -> str:
         """Starts a command.
@@ -66,7 +66,7 @@ class Jobs:
         if kind not in KINDS:
             raise Missing(f"There is no command '{kind}' to start.")
         with self._lock:
-            busy = [f for f in feeds(self._space.lake.root) if f.running and f.command == "run"]
+            busy = [f for f in feeds(self._space.project.here) if f.running and f.command == "run"]
             starting = kind == "run" and any(self.ours(name) for name in self._runs)
             if kind == "run" and (busy or starting):
                 began = f" that began {busy[0].started:%H:%M:%S} UTC" if busy else ""
@@ -110,7 +110,7 @@ class Jobs:
 
     def starting(self, name: str) -> bool:
         """Whether a command was started that has written no feed yet."""
-        return self.ours(name) and read_feed(self._space.lake.root, name) is None
+        return self.ours(name) and read_feed(self._space.project.here, name) is None
 
     def code(self, name: str) -> int | None:
         """The exit code of a command that this server started; None while it works."""

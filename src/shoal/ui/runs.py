@@ -55,7 +55,7 @@ class _Runs:
     def index(self, desk: Desk, request: Request) -> Response:
         """All runs."""
         runs = past_runs(desk)
-        lately = feeds(desk.space.lake.root)[:20]
+        lately = feeds(desk.space.project.here)[:20]
         trainings: list[Any] = []
         if desk.tracked():
             stamp = desk.tracking_stamp()
@@ -82,7 +82,7 @@ class _Runs:
     def live(self, desk: Desk, request: Request) -> Response:
         """One command, while it works and after."""
         name = request.path_params["id"]
-        if read_feed(desk.space.lake.root, name) is None and not self._jobs.known(name):
+        if read_feed(desk.space.project.here, name) is None and not self._jobs.known(name):
             raise Missing(f"There is no command {name}.")
         return render(
             request, desk, "live.html", page="runs", title=f"Run {name}", id=name,
@@ -93,7 +93,7 @@ class _Runs:
         """The part of a live page that changes."""
         from markupsafe import Markup
 
-        feed = read_feed(desk.space.lake.root, name)
+        feed = read_feed(desk.space.project.here, name)
         found = [] if feed is None else stages(feed, usual_seconds(desk))
         code = self._jobs.code(name)
         died = feed is None and code is not None
@@ -128,7 +128,7 @@ class _Runs:
         return StreamingResponse(events(), media_type="text/event-stream")
 
     def _over(self, desk: Desk, name: str) -> bool:
-        feed = read_feed(desk.space.lake.root, name)
+        feed = read_feed(desk.space.project.here, name)
         return not self._jobs.ours(name) and (feed is None or not feed.running)
 
     def start(self, desk: Desk, request: Request, form: Form) -> Response:

@@ -79,7 +79,7 @@ def live(space: Opened, command: str, names: Sequence[str] = ()) -> Iterator[Non
         command: What is done.
         names: The tables or models that it is done to.
     """
-    writer = _Writer(live_folder(space.lake.root), space.on_event, command, names)
+    writer = _Writer(live_folder(space.project.here), space.on_event, command, names)
     before, space.on_event = space.on_event, writer.event
     status, error = "completed", ""
     try:

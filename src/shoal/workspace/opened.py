@@ -81,6 +81,7 @@ class Opened:
             spec.schema,
             catalog=spec.catalog,
             folder=self.project.root,
+            here=self.project.here,
         )
         lake.store.check()  # one request, before anything is planned or written
         return lake
@@ -103,7 +104,7 @@ class Opened:
         from shoal.tracking import Tracker
 
         if not self.project.profile.tracking or self.lake.store.local:
-            self.project.database.parent.mkdir(parents=True, exist_ok=True)
+            self.project.here.mkdir(parents=True, exist_ok=True)
         return Tracker(self.project.tracking, self.project.artifacts, self.project.name)
 
     @cached_property

@@ -132,16 +132,18 @@ def test_a_folder_that_both_see(engine, tmp_path) -> None:
 
 def test_a_folder_that_the_engine_does_not_see(engine, tmp_path, monkeypatch) -> None:
     import shoal.engines.reach as reach
+    from shoal.store import LocalStore
 
-    class Elsewhere(type(tmp_path)):
+    class Elsewhere(LocalStore):
         """A file system of another machine: what is written here is nowhere else."""
 
-        def write_text(self, *_, **__):
-            return 0
+        def write(self, *_):
+            return None
 
-    monkeypatch.setattr(reach, "Path", Elsewhere)
+    monkeypatch.setattr(reach, "open_store", Elsewhere)
+    (tmp_path / "lake").mkdir()
     with pytest.raises(EngineError, match="do not share"):
-        check_folder(engine.spark, "sc://far:15002/;token=hush", Elsewhere(tmp_path / "lake"))
+        check_folder(engine.spark, "sc://far:15002/;token=hush", tmp_path / "lake")
     assert list((tmp_path / "lake").iterdir()) == []
 
 

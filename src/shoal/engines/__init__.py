@@ -30,7 +30,7 @@ from shoal.engines.plan import (
     rewrite,
     version_relation,
 )
-from shoal.engines.session import Engine, connect
+from shoal.engines.session import Engine, connect, engine_path
 from shoal.engines.sparkhome import SparkHome, java, make_spark_home
 from shoal.engines.sql import SqlTable, parse_sql, sql_tables
 from shoal.engines.streaming import stateful_operator
@@ -57,6 +57,7 @@ __all__ = [
     "connect",
     "dataframe",
     "describe",
+    "engine_path",
     "fingerprint",
     "functions_of",
     "input_plan",

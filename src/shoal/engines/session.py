@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from shoal.errors import EngineError, nearest
+from shoal.store import is_url
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from shoal.engines.requests import Interceptor
     from shoal.engines.servers import LocalServer
 
-__all__ = ["Engine", "connect"]
+__all__ = ["Engine", "connect", "engine_path"]
+
+# Where a session tells functions that are given it alone whether its engine is Sail.
+_SAIL = "_shoal_sail"
 
 # Milliseconds between two tries of a request to a server that has gone: some 15 seconds in all,
 # where pyspark's client would go on for ten minutes.
@@ -237,7 +241,21 @@ def _session(url: str, server: SparkConnectServer | LocalServer | None) -> Engin
         check_delta(spark, url)
     if ours:
         _keep_interrupts()
+    vars(spark)[_SAIL] = sail
     return Engine(spark, interceptor, server, url=url, sail=sail)
+
+
+def engine_path(path: str, spark: SparkSession) -> str:
+    """A path or URL as an engine must be told it.
+
+    Sail 0.7.2 decodes ``%`` in URLs, and reads a file of the decoded name that does not exist as
+    no rows.
+
+    Args:
+        path: As the store knows it.
+        spark: A session that `connect` opened.
+    """
+    return path.replace("%", "%25") if is_url(path) and vars(spark).get(_SAIL, True) else path
 
 
 def _is_spark(spark: SparkSession) -> bool:

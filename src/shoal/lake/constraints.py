@@ -68,7 +68,7 @@ def count_broken(rule: Constraint, files: Sequence[Staged], table: DeltaTable) -
     names = [field.name for field in table.schema().fields]
     frames = []
     for file in files:
-        frame = pl.scan_parquet(file.path, hive_partitioning=False)
+        frame = pl.scan_parquet(file.path, hive_partitioning=False, credential_provider=None)
         have = frame.collect_schema().names()
         missing = [name for name in names if name not in have]
         frames.append(frame.with_columns(pl.lit(file.partition.get(n)).alias(n) for n in missing))

@@ -208,6 +208,7 @@ def _files(table: Table, at: DeltaTable, files: Mapping[str, DataFile]) -> pl.La
         frame = pl.scan_parquet(
             paths,
             hive_partitioning=False,
+            credential_provider=None,
             glob=False,
             schema={n: kind for n, kind in empty.schema.items() if n not in by},
             missing_columns="insert",

@@ -44,7 +44,7 @@ def scan(table: DeltaTable, name: str) -> pl.LazyFrame:
             hint=f"shoal sql reads it: SELECT * FROM {name}",  # noqa: S608  (a hint)
         )
     if asks <= _BY_POLARS:
-        return pl.scan_delta(table)
+        return pl.scan_delta(table, credential_provider=None)  # the environment, as delta-rs
     from deltalake import QueryBuilder
 
     rows = QueryBuilder().register("rows", table).execute("SELECT * FROM rows")

@@ -46,7 +46,9 @@ class Table:
         here: Where its lake keeps what goes with a table in an object store but must be on a disk.
     """
 
-    def __init__(self, *, name: TableName, path: str, kept: Kept | None = None, here: Path | None = None) -> None:
+    def __init__(
+        self, *, name: TableName, path: str, kept: Kept | None = None, here: Path | None = None
+    ) -> None:
         self.table_name = name
         self.path = path
         self._here = here

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shoal.engines import engine_path
 from shoal.errors import PipelineError
 from shoal.lake import flows
 from shoal.store import open_store, path_in
@@ -98,7 +99,7 @@ def write(
     folder, schema = path, None
     if events is not None:
         schema = events.schema.jsonValue()
-        events.write.parquet(path_in(folder, "events"))
+        events.write.parquet(engine_path(path_in(folder, "events"), place.engine.spark))
         events = _read(place, path_in(folder, "events"), schema)
     note = {"format": _FORMAT, "rules": dict(rules), "schema": schema, **more}
     open_store(folder).write("state.json", json.dumps(note).encode())
@@ -160,4 +161,4 @@ def _read(place: Place, folder: str, schema: Any) -> DataFrame:
     columns: StructType = StructType.fromJson(schema)
     if not any(file.name.endswith(".parquet") for file in open_store(folder).files()):
         return place.engine.spark.createDataFrame([], columns)
-    return place.engine.spark.read.schema(columns).parquet(folder)
+    return place.engine.spark.read.schema(columns).parquet(engine_path(folder, place.engine.spark))

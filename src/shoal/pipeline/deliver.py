@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from shoal.engines import engine_path
 from shoal.errors import PipelineError
 from shoal.lake import Staged, TableName, staged_files
 from shoal.pipeline.definitions import Kind
@@ -153,7 +154,7 @@ def _prepare(sink: Dataset, files: Sequence[Staged], engine: Engine) -> str:
             hand_on(file.path, place, f"part-{index:05}-{delivery}.parquet")
         return delivery
     options = {k: v for k, v in sink.options.items() if k not in _TAKEN_BY_SINK}
-    frame = engine.spark.read.parquet(*(file.path for file in files))
+    frame = engine.spark.read.parquet(*(engine_path(f.path, engine.spark) for f in files))
     try:
         frame.write.format(kind).options(**options).save(place.path("_written"))
     except Exception as error:

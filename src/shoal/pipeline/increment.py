@@ -19,6 +19,7 @@ from shoal.engines import (
     Algebra,
     TableRead,
     dataframe,
+    engine_path,
     marks,
     plan_of,
     put,
@@ -231,7 +232,7 @@ class _View:
         old = table.state_path(before.flow, before.state or "")
         states = []
         for index, grouping in enumerate(self.algebra.groupings):
-            kept = self.spark.read.parquet(path_in(old, f"group-{index}"))
+            kept = self.spark.read.parquet(engine_path(path_in(old, f"group-{index}"), self.spark))
             mine = {r: c for r, c in changed.items() if r in marks(grouping.rows)}
             terms = self.terms(grouping.rows, grouping.shape, mine)
             if terms is None:
@@ -252,7 +253,7 @@ class _View:
         removes = True
         positions = []
         for index, (grouping, state) in enumerate(zip(self.algebra.groupings, states, strict=True)):
-            folder = f"{self.path}/group-{index}"
+            folder = engine_path(f"{self.path}/group-{index}", self.spark)
             state.write.parquet(folder)
             stored = self.spark.read.schema(state.schema).parquet(folder)
             like = self.frame(self.filled(grouping.relation)).schema

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from shoal.engines import TableRead, plan_of, version_relation
+from shoal.engines import TableRead, engine_path, plan_of, version_relation
 from shoal.lake import version_asked
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ def files_relation(
         groups.setdefault(json.dumps(dict(file.partition), sort_keys=True), []).append(file)
     frames: list[DataFrame] = []
     for group in groups.values():
-        frame = spark.read.schema(stored).parquet(*(file.path for file in group))
+        frame = spark.read.schema(stored).parquet(
+            *(engine_path(file.path, spark) for file in group)
+        )
         values: dict[str, Column] = {}
         for field in columns.fields:
             if field.name in by:

@@ -254,4 +254,6 @@ def _input(name: str, place: Place, folder: str) -> pl.LazyFrame:
     rows = pinned(replace(place, work=replace(work, query=alone)))
     written = place.handed(folder)
     rows.write.parquet(written)
-    return pl.scan_parquet(path_in(written, "*.parquet"), hive_partitioning=False)
+    return pl.scan_parquet(
+        path_in(written, "*.parquet"), hive_partitioning=False, credential_provider=None
+    )

@@ -121,7 +121,11 @@ def _members(table: Table, since: int, number: int) -> pl.DataFrame:
     with contextlib.suppress(TableError, OSError, pl.exceptions.PolarsError):
         files = table.changes(after=since - 1, until=since).files
         if files and not any(file.vector for file in files):
-            found = pl.scan_parquet([file.path for file in files]).filter(wanted).collect()
+            found = (
+                pl.scan_parquet([file.path for file in files], credential_provider=None)
+                .filter(wanted)
+                .collect()
+            )
             if found.height:
                 return found
     return table.scan(since).filter(wanted).collect()

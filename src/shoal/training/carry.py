@@ -72,7 +72,9 @@ def touched_keys(declaration: ModelDeclaration, source: Source, base: Base) -> p
         return None
     for file in (*changes.files, *changes.removed):
         inside = [name for name in by if name not in file.partition]
-        frame = pl.scan_parquet(file.path).select(inside).unique().collect()
+        frame = (
+            pl.scan_parquet(file.path, credential_provider=None).select(inside).unique().collect()
+        )
         values = [
             pl.lit(file.partition[name]).cast(schema[name]).alias(name)
             for name in by

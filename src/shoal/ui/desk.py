@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from shoal.errors import ShoalError, TableNotFound, nearest
 from shoal.lake import Summary, summarise
-from shoal.store import path_in
 from shoal.ui.cache import Cache, stamp_of
 
 if TYPE_CHECKING:

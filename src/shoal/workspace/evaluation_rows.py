@@ -136,7 +136,9 @@ def new_rows(
             if not changes.files:
                 return None
             files = [file.path for file in changes.files]
-            frame = pl.scan_parquet(files, missing_columns="insert", extra_columns="ignore")
+            frame = pl.scan_parquet(
+                files, missing_columns="insert", extra_columns="ignore", credential_provider=None
+            )
             return frame, f"added in versions {last + 1} to {version}"
     except TableError:
         pass

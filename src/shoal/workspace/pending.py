@@ -32,7 +32,7 @@ def waiting(space: Opened, names: Sequence[str] = ()) -> list[Pending]:
     tables = [space.lake.table(f"shoal.fleet_{name}") for name in names]
     if not names:
         tables = [t for t in space.lake.tables() if t.name.startswith("shoal.fleet_")]
-    return [found for table in tables for found in read_pending(table.path)]
+    return [found for table in tables for found in read_pending(str(table.here))]
 
 
 def record_pending(space: Opened, names: Sequence[str] = ()) -> list[ModelReport]:

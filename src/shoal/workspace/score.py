@@ -179,7 +179,7 @@ def _todo(
             if not changes.rows:
                 return _Todo(rows=None, overwrite=False, reason="no row is new")
             files = [file.path for file in changes.files]
-            new = pl.scan_parquet(files, missing_columns="insert")
+            new = pl.scan_parquet(files, missing_columns="insert", credential_provider=None)
             return _Todo(
                 rows=new, overwrite=False, reason=f"new in versions {seen[1] + 1} to {pinned}"
             )

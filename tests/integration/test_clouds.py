@@ -109,7 +109,7 @@ def test_a_run_without_work_lists_little(s3, tmp_path, engine) -> None:
         assert {r.status for r in project.ok().values()} == {"unchanged"}
         seen = proxy.seen()
     assert seen["PUT"] + seen["DELETE"] + seen["POST"] <= 4  # the lease, taken and given back
-    assert seen["LIST"] <= 20 * 3, seen  # PRINT
+    assert seen["LIST"] <= 20 * 3, seen
 
 
 def test_a_bucket_that_does_not_exist_is_told_before_anything_is_done(cloud, tmp_path) -> None:

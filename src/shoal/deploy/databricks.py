@@ -76,7 +76,7 @@ def export_databricks(
     declared = [source.path for source in project.models()]
     # The whole project, so that what the sources import or read beside them is there, too.
     skipped = shutil.ignore_patterns(
-        ".*", "__pycache__", "landing", "mlruns", project.storage.name, out.name
+        ".*", "__pycache__", "landing", "mlruns", project.here.name, out.name
     )
     shutil.copytree(project.root, out / "src", ignore=skipped)
     for path in [*sources, *declared]:

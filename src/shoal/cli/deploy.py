@@ -182,6 +182,71 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
             click.echo(f"  {pod['name']}  {pod['phase']}, {pod['restarts']} restarts")
 
 
+@command("shoal deploy azureml bundles/delay-3-1f0c9a2b7e55 --endpoint shop-delay", group=deploy)
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--subscription", required=True, envvar="AZURE_SUBSCRIPTION_ID", help="Its id.")
+@click.option("--resource-group", "group", required=True, help="The workspace's resource group.")
+@click.option("--workspace", required=True, help="The workspace of Azure Machine Learning.")
+@click.option("--endpoint", required=True, help="The endpoint; made when it is missing.")
+@click.option("--image", help="The bundle's image [default: no code, as an MLflow model].")
+@click.option(
+    "--instance-type", default="Standard_DS3_v2", show_default=True, help="Size of the machines."
+)
+@click.option("--instances", default=2, show_default=True, type=click.IntRange(1), help="Number.")
+@click.option(
+    "--percent",
+    default=100,
+    show_default=True,
+    type=click.IntRange(0, 100),
+    help="Share of the requests that the new deployment takes.",
+)
+@click.option("--batch", "compute", metavar="COMPUTE", help="A batch endpoint on these machines.")
+@click.option("--force", is_flag=True, help="Deploy without a passed rehearsal.")
+@as_json
+def azureml(
+    bundle: Path,
+    *,
+    subscription: str,
+    group: str,
+    workspace: str,
+    endpoint: str,
+    image: str | None,
+    instance_type: str,
+    instances: int,
+    percent: int,
+    compute: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Bring BUNDLE to a managed endpoint of Azure Machine Learning, blue and green.
+
+    The new version goes to the deployment without traffic, must answer the samples as the registry
+    does, and then takes its share; what fails is removed, and the traffic stays as it was.
+    """
+    from shoal.deploy import Bundle
+    from shoal.deploy.azureml import AzureWorkspace, Online, deploy_batch, deploy_online
+
+    opened = Bundle.open(bundle)
+    _rehearsed(opened, force=force)
+    told = _quiet if as_json else click.echo
+    place = AzureWorkspace(subscription=subscription, group=group, name=workspace)
+    if compute is not None:
+        found = deploy_batch(place, opened, endpoint=endpoint, compute=compute, told=told)
+    else:
+        wanted = Online(
+            endpoint=endpoint,
+            image=image,
+            instance_type=instance_type,
+            instances=instances,
+            percent=percent,
+        )
+        found = deploy_online(place, opened, wanted, told=told)
+    if as_json:
+        show.print_json(found)
+    else:
+        click.echo(", ".join(f"{key}: {value}" for key, value in found.items()))
+
+
 @command("shoal deploy status delay --namespace ml", group=deploy)
 @click.argument("name")
 @_cluster_options

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from shoal.models import Fleet
 
-__all__ = ["make_samples", "replay"]
+__all__ = ["differs", "make_samples", "replay"]
 
 _SINGLES = 20
 _DATATYPES = {"string": "BYTES", "long": "INT64", "double": "FP64", "boolean": "BOOL"}
@@ -147,14 +147,15 @@ def replay(
                 wrong.append(f"{sample['name']}: no answer ({error!r})")
                 break
             seconds.append(time.perf_counter() - begun)
-            if fault := _differs(sample, answer.status, content):
+            if fault := differs(sample, answer.status, content):
                 wrong.append(f"{sample['name']}: {fault}")
     finally:
         connection.close()
     return wrong, seconds
 
 
-def _differs(sample: Mapping[str, Any], status: int, content: bytes) -> str | None:
+def differs(sample: Mapping[str, Any], status: int, content: bytes) -> str | None:
+    """How an answer differs from a sample's, in words; None when it is the same."""
     if status != sample["status"]:
         text = content[:300].decode("utf-8", "replace")
         return f"status {status} instead of {sample['status']}: {text}"

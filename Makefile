@@ -52,13 +52,14 @@ servers:
 	@timeout 300 $(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
 
 # The browser that the workspace is tested in, and axe-core, which checks that all can use it. The
-# Apache Spark with Delta Lake that engine = "spark" starts, and Azurite, which speaks as Azure's Blob
-# service does. Tests say why they are skipped.
+# Apache Spark with Delta Lake that engine = "spark" starts, PostgreSQL below MLflow's server, and Azurite,
+# which speaks as Azure's Blob service does. Tests say why they are skipped.
 servers-heavy: servers
 	@test -x $(TOOLS)/mlserver/bin/mlserver || { $(UV) venv --quiet $(TOOLS)/mlserver && \
 	  $(UV) pip install --quiet --python $(TOOLS)/mlserver/bin/python mlserver==1.7.1 mlserver-mlflow==1.7.1; } || \
 	  echo "MLServer could not be had; its tests are skipped."
 	@command -v chromium >/dev/null || $(call install,chromium)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(call install,postgresql)
 	@test -s $(TOOLS)/axe/axe.min.js || { mkdir -p $(TOOLS)/axe && cd $(TOOLS)/axe && \
 	  npm pack --silent axe-core@4.14.1 >/dev/null && tar xzf axe-core-*.tgz --strip-components=1 package/axe.min.js package/LICENSE; } || \
 	  echo "axe-core could not be fetched; the tests of accessibility are skipped."

@@ -64,7 +64,7 @@ def trained(server, tmp_path_factory) -> Shops:
     return shops
 
 
-def test_the_whole_lifecycle_on_a_server_over_postgresql(trained, server, tmp_path) -> None:
+def test_the_whole_lifecycle_on_a_server_over_postgresql(trained, server, tmp_path, capfd) -> None:
     with trained.open() as space:
         rows = space.lake.table("gold.sales").scan().collect()
         expected = space.tracker.fleet("served/2").predict(rows.to_arrow())["prediction"]
@@ -78,6 +78,7 @@ def test_the_whole_lifecycle_on_a_server_over_postgresql(trained, server, tmp_pa
             "promote",
             "rollback",
         ]
+        assert "View run" not in capfd.readouterr().out  # nothing stands before --json
         proof = reproduce(space, "served/2")
         assert set(proof.verdicts) == {"identical"}
         assert proof.verdicts["identical"] >= 12
@@ -90,7 +91,9 @@ def test_the_whole_lifecycle_on_a_server_over_postgresql(trained, server, tmp_pa
         found = mlflow.pyfunc.load_model("models:/served@champion").predict(rows)
         pd.DataFrame({{"y": found}}).to_parquet("{tmp_path}/found.parquet")
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=300)
+    file = tmp_path / "stock.py"  # pyspark ends a process whose main module is no file
+    file.write_text(textwrap.dedent(script))
+    subprocess.run([sys.executable, str(file)], check=True, timeout=300)
     import polars as pl
 
     found = pl.read_parquet(tmp_path / "found.parquet")["y"].to_list()

@@ -20,6 +20,7 @@ _SETTINGS = {
     "MLFLOW_UV_AUTO_DETECT": "false",
     "MLFLOW_LOG_UV_FILES": "false",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # it would stand before a command's JSON
 }
 
 # A busy server (429, 5xx) is asked again after 2, 4, 8 and 16 seconds; MLflow's own default waits

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +55,89 @@ def reproduce(
         TrackingError: There is no such version or run, or it kept nothing to train it by.
         ModelError: The code of that time cannot be loaded, or raises.
     """
-    from shoal.tracking import changed_environment
-    from shoal.tracking import environment as this_environment
-
     begun = time.perf_counter()
     script = script_of(space, ref)
     if script is not None:
         return run_again(space, ref, script, tolerance, begun)
     version = _version(space, ref)
+    before = _chosen(_recorded(space, version), segments, version)
+    runs = [
+        _again(space, trainer, rows, segments, tolerance=tolerance, environment=environment)
+        for trainer, rows in _trainers(space, version, before)
+    ]
+    result = [each for run in runs for each in run.result]
+    found = Reproduction(
+        model=version.uri,
+        run_id=str(version.run_id),
+        table=_words(run.table for run in runs),
+        verdicts=dict(Counter(verdict for _, verdict, _ in result)),
+        difference=max((gap for *_, gap in result if gap is not None), default=None),
+        causes=tuple(dict.fromkeys(cause for run in runs for cause in run.causes)),
+        different=tuple(key for key, verdict, _ in result if verdict in ("different", "gone"))[:20],
+        environment=_words(run.environment for run in runs),
+        code=_words(run.code for run in runs),
+        seconds=time.perf_counter() - begun,
+    )
+    keep_receipt(space, found)
+    return found
+
+
+def _words(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Again:
+    """What one training once more showed: segment, verdict and difference; and how it was made."""
+
+    result: list[tuple[str, str, float | None]]
+    causes: tuple[str, ...]
+    table: str
+    environment: str
+    code: str
+
+
+def _trainers(
+    space: Workspace, version: ModelVersion, rows: pl.DataFrame
+) -> list[tuple[ModelVersion, pl.DataFrame]]:
+    """The versions whose code fitted some members, and those members.
+
+    A composite was not trained: its members are made again by the code of their own trainings.
+    """
+    import polars as pl
+
+    if "shoal.parts" not in version.tags:
+        return [(version, rows)]
+    trained = {
+        v.tags.get("shoal.fleet_version"): v
+        for v in space.tracker.versions(version.name)
+        if "shoal.parts" not in v.tags
+    }
+    found = []
+    for fingerprint in rows["fingerprint"].unique(maintain_order=True):
+        part = rows.filter(pl.col("fingerprint") == fingerprint)
+        origin = str(part["origin_version"].max())
+        if origin not in trained:
+            raise TrackingError(
+                f"{version.uri} has members of fleet version {origin}, which is registered no more."
+            )
+        found.append((trained[origin], part))
+    return found
+
+
+def _again(
+    space: Workspace,
+    version: ModelVersion,
+    before: pl.DataFrame,
+    segments: Sequence[str],
+    *,
+    tolerance: float,
+    environment: str,
+) -> _Again:
+    """Trains once more what one version's training fitted."""
+    from shoal.tracking import changed_environment
+    from shoal.tracking import environment as this_environment
+
     kept = space.tracker.kept(version.run_id) if version.run_id else None
     if kept is None or not (kept / "training.json").is_file():
         raise TrackingError(
@@ -73,8 +149,6 @@ def reproduce(
         json.loads((kept / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("training", "code", "environment")
     )
-    before = _recorded(space, version)
-    before = _chosen(before, segments, version)
     changed = changed_environment(then, this_environment())
     packages = [text for text in changed if not text.startswith(("processor", "threads"))]
     with (
@@ -83,7 +157,6 @@ def reproduce(
     ):
         rebuild = environment == "rebuild" or (environment == "auto" and bool(packages))
         python = _python(Path(name), then) if rebuild else Path(sys.executable)
-        said = "rebuilt" if rebuild else ", ".join(changed) or "same"
         request = {
             "project": str(project),
             "storage": str(space.lake.root),
@@ -91,28 +164,21 @@ def reproduce(
             "versions": sorted(set(before["pinned"].to_list())),
             "params": asked["params"],
             "tuned": asked["tuned"],
-            "segments": list(segments),
+            "segments": before["segment"].to_list() if segments else [],
             "folder": name,
         }
         told = _child(python, request, Path(name), then, rebuilt=rebuild)
         after = _trained(Path(name), request["versions"])
         result = _compared(before, after, told, tolerance)
     # What still differs in the process that trained: threads and packages may have been put back.
-    causes = _causes(result, version, told, changed_environment(then, told["environment"]))
-    found = Reproduction(
-        model=version.uri,
-        run_id=str(version.run_id),
+    left = changed_environment(then, told["environment"])
+    return _Again(
+        result=result,
+        causes=_causes(result, version, told, left),
         table=f"{asked['table']}@{asked['table_version']}",
-        verdicts=dict(Counter(verdict for _, verdict, _ in result)),
-        difference=max((gap for *_, gap in result if gap is not None), default=None),
-        causes=causes,
-        different=tuple(key for key, verdict, _ in result if verdict in ("different", "gone"))[:20],
-        environment=said,
+        environment="rebuilt" if rebuild else ", ".join(changed) or "same",
         code=code,
-        seconds=time.perf_counter() - begun,
     )
-    keep_receipt(space, found)
-    return found
 
 
 def _version(space: Workspace, ref: str) -> ModelVersion:
@@ -140,13 +206,6 @@ def _recorded(space: Workspace, version: ModelVersion) -> pl.DataFrame:
         raise TrackingError(f"{version.uri} is no fleet of this project.")
     table = space.lake.existing(tags["shoal.members_table"])
     rows = table.scan(int(members)).filter(pl.col("fleet_version") == int(number)).collect()
-    if rows["fingerprint"].n_unique() > 1:
-        origins = sorted(rows["origin_version"].unique().to_list())
-        raise TrackingError(
-            f"{version.uri} is composed of fleets {', '.join(map(str, origins))}, which were "
-            "trained by different code.",
-            hint="reproduce the versions that its members come from: shoal show " + version.name,
-        )
     metric = json.loads(rows["params"][0])["metric"]
     known = rows.filter(pl.col("structure").is_not_null())
     texts = dict(zip(known["template"], known["structure"], strict=True))
@@ -154,10 +213,13 @@ def _recorded(space: Workspace, version: ModelVersion) -> pl.DataFrame:
     # the training that fitted it.
     pinned = pl.when(pl.col("level") == 0).then("table_version").otherwise("trained_on_version")
     return rows.filter(pl.col("segment") != "baseline").select(
-        "segment",
+        # A composite's fallback group of another training is called ["UA"]@3.
+        pl.col("segment").str.replace(r"@\d+$", ""),
         "level",
         "status",
         "state",
+        "fingerprint",
+        "origin_version",
         pl.col("template").replace_strict(texts, default=None, return_dtype=pl.String),
         pl.col(metric).alias("metric"),
         pinned.alias("pinned"),

@@ -145,6 +145,21 @@ def test_carried_members_and_one_segment(project) -> None:
             reproduce(space, ref, segments=["r9,s9"])
 
 
+def test_a_composites_members_are_made_again_by_the_code_of_their_own_trainings(project) -> None:
+    train(project, "price")
+    (project / "chores.py").write_text("FACTOR = 7.0\n")
+    train(project, "price", alias="challenger")
+    (project / "chores.py").write_text("FACTOR = 9.0\n")
+    with Workspace.open(project) as space:
+        space.promote("price", segments=["r0,s0"])
+        found = reproduce(space, "price@champion")
+        assert set(found.verdicts) == {"identical"}
+        assert found.code.count("commit") == 2  # one with changes, one without
+        assert found.model == "models:/price/3"
+        alone = reproduce(space, "price@champion", segments=["r0,s0"])
+        assert alone.verdicts == {"identical": 1}
+
+
 def test_chance_is_found_out(project) -> None:
     (ref,) = train(project, "chance")
     with Workspace.open(project) as space:

@@ -201,6 +201,7 @@ class Kube:
                 "kind": "ReplicaSet",
                 "metadata": {
                     "name": name,
+                    "namespace": "ml",
                     "labels": labels,
                     "uid": f"uid-{name}",
                     "annotations": {},

@@ -72,7 +72,12 @@ def test_an_image_that_never_gets_ready_is_taken_back(kube, cluster):
     (part,) = status(cluster, "ml", "delay")["deployments"]
     assert (part["model"], part["available"]) == ("delay/2", 1)
     patches = [r for r in kube.requests if r.content_type == "application/json-patch+json"]
-    assert [step["op"] for step in patches[0].body] == ["replace", "add", "add"]
+    assert [step["op"] for step in patches[1].body] == ["replace", "add", "add"]
+    # As on a real API server: what Shoal patched is Shoal's, and the next deploy takes it over.
+    kube.owners["deployments", "delay"] = "shoal"
+    deploy(cluster, replace(TWO, version=5, image="registry.example/delay:5"), pause=0.01)
+    back = rollback(cluster, "ml", "delay", pause=0.01)
+    assert back["deployments"][0]["model"] == "delay/2"  # not to the one that failed
 
 
 def test_a_deploy_after_one_that_was_interrupted_goes_back_to_what_answers(kube, cluster):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -127,8 +128,14 @@ class Cluster:
         if dry:
             options["dry_run"] = "All"
         path = f"{_path(found)}/{found['metadata']['name']}"
-        kind = "application/apply-patch+yaml"
-        answer: Object = self.request("patch", path, found, content_type=kind, **options)
+        options["content_type"] = "application/apply-patch+yaml"
+        try:
+            answer: Object = self.request("patch", path, found, **options)
+        except Conflict as conflict:
+            # A version that was taken back left fields that Shoal itself changed by a patch.
+            if set(re.findall(r'with "([^"]+)"', conflict.message)) != {MANAGER}:
+                raise
+            answer = self.request("patch", path, found, **{**options, "force_conflicts": True})
         return answer
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:

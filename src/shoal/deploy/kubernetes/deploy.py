@@ -7,7 +7,7 @@ from typing import Any
 
 from shoal.deploy.kubernetes.cluster import PATHS, Cluster
 from shoal.deploy.kubernetes.manifests import manifests
-from shoal.deploy.kubernetes.rollout import Failed, previous, take_back, wait
+from shoal.deploy.kubernetes.rollout import Failed, mark_failed, previous, take_back, wait
 from shoal.deploy.kubernetes.target import Target
 from shoal.errors import DeployError
 
@@ -105,6 +105,7 @@ def _undo(
     if live is not None and good is not None:
         which = good["spec"]["template"]["metadata"].get("annotations", {}).get("shoal/model", "")
         told(f"taking it back to {which or 'the version before'}")
+        mark_failed(cluster, live)
         take_back(cluster, live, good)
         name = target.full_name
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from shoal.deploy.kubernetes.cluster import Cluster
 from shoal.errors import DeployError
 
-__all__ = ["Failed", "previous", "take_back", "wait"]
+__all__ = ["Failed", "mark_failed", "previous", "take_back", "wait"]
 
 Object = dict[str, Any]
 
@@ -25,6 +25,7 @@ _HOPELESS = {
     "RunContainerError": "its container cannot be started",
 }
 _HASH = "pod-template-hash"
+_FAILED = "shoal/failed"
 _REVISION = "deployment.kubernetes.io/revision"
 
 
@@ -162,9 +163,20 @@ def previous(cluster: Cluster, found: Object, *, answering: bool = False) -> Obj
     """
     sets = sorted(_sets(cluster, found), key=_revision, reverse=True)
     for one in sets[1:]:
+        if _FAILED in one["metadata"].get("annotations", {}):
+            continue
         if not answering or int(one.get("status", {}).get("availableReplicas", 0)) > 0:
             return one
     return None
+
+
+def mark_failed(cluster: Cluster, found: Object) -> None:
+    """Notes on a Deployment's newest ReplicaSet that nobody is to go back to it."""
+    newest = max(_sets(cluster, found), key=_revision, default=None)
+    if newest is not None:
+        step = {"op": "add", "path": "/metadata/annotations/shoal~1failed", "value": "true"}
+        meta = newest["metadata"]
+        cluster.patch("ReplicaSet", meta["namespace"], meta["name"], [step])
 
 
 def take_back(cluster: Cluster, found: Object, to: Object) -> Object:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shoal.errors import ProjectError
@@ -96,6 +96,7 @@ def test_a_step_that_is_none_is_named():
         written("cron", steps=["deploy"])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 59), st.integers(0, 23), st.integers(1, 28), st.integers(1, 12))
 def test_a_moment_is_the_same_in_both_languages(minute, hour, day, month):
     moment = dt.datetime(2026, month, day, hour, minute)

@@ -13,7 +13,7 @@ PYTEST := $(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || echo "$(1) could not be installed."
 
-.PHONY: help setup setup-heavy servers servers-heavy demo test test-heavy test-fast lint format bench clean
+.PHONY: docs help setup setup-heavy servers servers-heavy demo test test-heavy test-fast lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -82,6 +82,11 @@ lint: setup ## Style, types, and the rooms' import order
 format: setup ## Mend what ruff can mend
 	@$(RUN) ruff check --fix
 	@$(RUN) ruff format
+
+docs: setup ## The documentation's pages into dist/site, and no warning
+	@$(UV) sync --locked --inexact --extra all --group docs --quiet
+	@$(RUN) python docs/commands.py
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --quiet --strict
 
 bench: setup ## The benchmarks, as ratios
 	@$(RUN) python benchmarks/fleet.py

@@ -23,6 +23,9 @@ Array = np.ndarray[Any, Any]
 
 _BINS = 10
 
+# Pairs of sketches that are compared at once: some hundred MB.
+_PAIRS = 20_000
+
 
 def drift(baseline: pa.Table, current: pa.Table) -> pa.Table:
     """Compares sketches of the same columns.
@@ -55,8 +58,9 @@ def drift(baseline: pa.Table, current: pa.Table) -> pa.Table:
     kind = np.array(both.column("kind").to_pylist(), dtype=object)
     usable = (known[0] > 0) & (known[1] > 0)
     for name, compare in (("number", _numbers), ("category", _categories)):
-        at = np.flatnonzero((kind == name) & usable)
-        if len(at):
+        rest = np.flatnonzero((kind == name) & usable)
+        for first in range(0, len(rest), _PAIRS):
+            at = rest[first : first + _PAIRS]
             told = compare(left.take(at), right.take(at), known[0][at], known[1][at])
             p[at] = told.pop("p")
             for measure, values in told.items():

@@ -98,7 +98,7 @@ def test_appends_to_a_target_during_runs_stay_and_do_not_disturb_it(tmp_path, wa
     project = make(tmp_path / "p")
     warm.start(project.root).ok()
     target, source = project.lake.table("silver.events"), project.lake.table("raw.events")
-    process = writer(target, 1_000_001, 60, 1)
+    process = writer(target, 1_000_001, 180, 1)
     ids, turn = list(range(10)), 0
     while process.poll() is None:
         turn += 1
@@ -109,7 +109,7 @@ def test_appends_to_a_target_during_runs_stay_and_do_not_disturb_it(tmp_path, wa
     process.communicate()
     assert turn > 1
     warm.start(project.root).ok()
-    assert_right(project, ids, foreign=range(1_000_001, 1_000_061))
+    assert_right(project, ids, foreign=range(1_000_001, 1_000_181))
 
 
 def test_a_spark_engine_appends_between_and_during_runs(tmp_path, warm, engine) -> None:

@@ -41,11 +41,13 @@ def open_run(tracker: Tracker, name: str) -> Iterator[str]:
         Its id.
     """
     import mlflow
+    from mlflow.tracking import fluent
     from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
     with quietly(f"begin the run of '{name}'"):
         client = tracker._client
-        run_id = client.create_run(tracker._experiment_id(), run_name=name).info.run_id
+        experiment = tracker._experiment_id()
+        run_id = client.create_run(experiment, run_name=name).info.run_id
     told = {"MLFLOW_RUN_ID": run_id, "MLFLOW_TRACKING_URI": tracker.uri}
     before = {key: os.environ.get(key) for key in told}
     try:
@@ -53,7 +55,12 @@ def open_run(tracker: Tracker, name: str) -> Iterator[str]:
             os.environ.update(told)
             with quietly(f"open the run of '{name}'"):
                 # By its id, whatever run is around; it is ended by whoever records the training.
-                mlflow.start_run(run_id=run_id, nested=True)
+                # An experiment that the caller has set would refuse it.
+                chosen, fluent._active_experiment_id = fluent._active_experiment_id, experiment
+                try:
+                    mlflow.start_run(run_id=run_id, nested=True)
+                finally:
+                    fluent._active_experiment_id = chosen
             try:
                 yield run_id
             finally:

@@ -144,7 +144,8 @@ class _Writer:
         at = round(time.monotonic() - self._begun, 3)
         self._write({"t": at, "end": status, "error": error})
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # on a full disk: what is left cannot be written
+                self._file.close()
 
 
 def _prune(folder: Path) -> None:

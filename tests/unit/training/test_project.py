@@ -188,11 +188,14 @@ def test_code_that_a_function_reaches_is_part_of_its_definition(workspace, file,
     assert after[16:] == before[16:]
 
 
-def test_a_class_in_a_models_file_is_refused_by_name(workspace) -> None:
+def test_a_class_in_a_models_file_goes_along_as_source_that_needs_trust(workspace) -> None:
     (report,) = workspace.train(["level"])
-    assert report.status == "failed"
-    assert "shoal_project.price.Level, which no other process can import: move it" in report.error
-    assert not workspace.lake.table("shoal.fleet_level").exists()
+    assert report.status == "trained", report.error
+    (scored,) = workspace.score(["level"])  # the project has that very code
+    assert scored.status == "scored", scored.error
+    folder = workspace.tracker.fleet_folder(workspace.tracker.resolve("level"))
+    with pytest.raises(ModelError, match="SHOAL_TRUSTED_MODULES"):
+        Fleet.open(folder).predict(sales())
 
 
 def test_an_importable_class_is_opened_by_those_who_trust_it(

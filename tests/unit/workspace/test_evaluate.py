@@ -109,7 +109,7 @@ def test_bad_input_is_told(shops) -> None:
             space.evaluate("sales", rows="gold.tests")
         with pytest.raises(TableError, match="has no version 7"):
             space.evaluate("sales", rows="gold.sales@7")
-        with pytest.raises(TableError, match="names no version"):
+        with pytest.raises(TableError, match="no snapshot 'last'"):
             space.evaluate("sales", rows="gold.sales@last")
         with pytest.raises(ModelError, match="alpha is 5"):
             space.evaluate("sales", alpha=5)

@@ -56,11 +56,12 @@ def open_run(tracker: Tracker, name: str) -> Iterator[str]:
             with quietly(f"open the run of '{name}'"):
                 # By its id, whatever run is around; it is ended by whoever records the training.
                 # An experiment that the caller has set would refuse it.
-                chosen, fluent._active_experiment_id = fluent._active_experiment_id, experiment
+                state: Any = fluent
+                chosen, state._active_experiment_id = state._active_experiment_id, experiment
                 try:
                     mlflow.start_run(run_id=run_id, nested=True)
                 finally:
-                    fluent._active_experiment_id = chosen
+                    state._active_experiment_id = chosen
             try:
                 yield run_id
             finally:

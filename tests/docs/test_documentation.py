@@ -50,6 +50,8 @@ def test_the_code_of_a_page_runs(page, tmp_path):
             file = tmp_path / title
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
+            if file.suffix == ".py":
+                compile(text, title, "exec")
         elif language == "console":
             lines = [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
             assert lines, f"{page}: a console without a command"

@@ -68,7 +68,7 @@ servers-heavy: servers
 	@$(RUN) shoal spark setup || echo "Apache Spark could not be had; its tests are skipped."
 
 test-heavy: setup-heavy servers-heavy ## The tests that need minutes, PyTorch, TensorFlow or other engines
-	@$(PYTEST) -rsR --reruns 2 -m heavy
+	@$(RUN) python tests/heavy.py
 
 test-fast: setup ## The tests that start no other server and kill no process
 	@$(PYTEST) -m "not slow and not heavy"

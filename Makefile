@@ -7,6 +7,8 @@ TOOLS := .tools
 UV := $(shell command -v uv 2>/dev/null || echo $(TOOLS)/bin/uv)
 # Compiled once here, each start of a command or a training worker saves seconds of compiling.
 export UV_COMPILE_BYTECODE := 1
+# `shoal spark setup` and `shoal reproduce --env rebuild` look for uv as a user's shell would have it.
+export PATH := $(PATH):$(CURDIR)/$(TOOLS)/bin
 RUN := $(UV) run --no-sync
 # A file's tests stay together: they share servers and hold about 1 GB a process.
 PYTEST := $(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile

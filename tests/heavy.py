@@ -16,7 +16,7 @@ NO_TESTS = 5
 
 
 def run(file: Path) -> subprocess.CompletedProcess[str]:
-    options = ["-q", "-rfEsR", "--tb=short", "--reruns", "2", "-m", "heavy"]
+    options = ["-q", "-rfEsR", "--tb=short", "-m", "heavy"]
     command = [sys.executable, "-m", "pytest", *options, str(file)]
     return subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from shoal.store import open_store, path_in
 from shoal.training.fitting import AT_ONCE, Fits, Progress, refuse_parameters, without_state
 from shoal.training.groups import SAMPLE, fit_sample, sample_rows
 from shoal.training.job import FitJob
+from shoal.training.joined import joined, open_run
 from shoal.training.members import Group, groups_of
 from shoal.training.plan import Plan
 from shoal.training.rows import TARGET, TIME, WEIGHT
@@ -125,7 +126,8 @@ def fit_on_engine(plan: Plan, spark: SparkSession, folder: str, progress: Progre
     )
     sorted_rows = rows.withColumn("place", place)
     members = _written(
-        sorted_rows.mapInArrow(_fits(job, shape), _schema(plan.job)), path_in(folder, "members")
+        sorted_rows.mapInArrow(_fits(job, shape, open_run()), _schema(plan.job)),
+        path_in(folder, "members"),
     )
     fitted = _in_order(members, plan)
     refuse_parameters(declaration, fitted)
@@ -171,17 +173,17 @@ def _rows(plan: Plan, spark: SparkSession) -> DataFrame:
     )
 
 
-def _fits(job: bytes, shape: _Shape) -> Function:
+def _fits(job: bytes, shape: _Shape, told: Mapping[str, str]) -> Function:
     def fit(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from shoal.training.cluster import fit_sorted
 
-        return fit_sorted(batches, job, shape)
+        return fit_sorted(batches, job, shape, told)
 
     return fit
 
 
 def fit_sorted(
-    batches: Iterator[pa.RecordBatch], job: bytes, shape: _Shape
+    batches: Iterator[pa.RecordBatch], job: bytes, shape: _Shape, told: Mapping[str, str]
 ) -> Iterator[pa.RecordBatch]:
     """Fit the segments of one partition, in bounded memory.
 
@@ -189,6 +191,7 @@ def fit_sorted(
         batches: Rows sorted by segment and time.
         job: A pickled `Job`.
         shape: What their columns are.
+        told: The run that the model's own code logs into; see `joined`.
     """
     import cloudpickle
 
@@ -205,12 +208,12 @@ def fit_sorted(
             table = pa.Table.from_batches(waiting)
             cut = _last_segment(table, shape)
             if cut:
-                yield from _fit(table.slice(0, cut), current, shape, done)
+                yield _fit(table.slice(0, cut), current, shape, done, told)
                 current = fast
             waiting, count = table.slice(cut).to_batches(), count - cut
             enough = count + AT_ONCE
     if count:
-        yield from _fit(pa.Table.from_batches(waiting), current, shape, done)
+        yield _fit(pa.Table.from_batches(waiting), current, shape, done, told)
 
 
 def _last_segment(table: pa.Table, shape: _Shape) -> int:
@@ -220,7 +223,9 @@ def _last_segment(table: pa.Table, shape: _Shape) -> int:
     return int(other[-1]) + 1 if len(other) else 0
 
 
-def _fit(table: pa.Table, job: Job, shape: _Shape, done: set[str]) -> Iterator[pa.RecordBatch]:
+def _fit(
+    table: pa.Table, job: Job, shape: _Shape, done: set[str], told: Mapping[str, str]
+) -> pa.RecordBatch:
     from threadpoolctl import threadpool_limits
 
     codes, keys = segment_codes(table, [f"by{i}" for i in range(shape.keys)])
@@ -232,7 +237,7 @@ def _fit(table: pa.Table, job: Job, shape: _Shape, done: set[str]) -> Iterator[p
     task = Task(first=0, offsets=np.append(starts, len(codes)))
     if isinstance(job, TunedJob):
         task = job.chosen(task, [keys[code] for code in codes[starts]])
-    with _ALONE, threadpool_limits(1):
+    with _ALONE, threadpool_limits(1), joined(told):
         batch = fit_task(shape.rows(table), task, job)
     columns = {"segment": pa.array(names, pa.string())}
     for name in batch.schema.names:
@@ -242,7 +247,7 @@ def _fit(table: pa.Table, job: Job, shape: _Shape, done: set[str]) -> Iterator[p
         elif name == "state":
             column = column.cast(pa.binary())
         columns[name] = column
-    yield pa.RecordBatch.from_pydict(columns)
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def _schema(job: FitJob) -> str:

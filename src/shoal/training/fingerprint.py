@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -79,13 +79,27 @@ def _reached(function: Any) -> Iterator[str]:
             module = thing if isinstance(thing, ModuleType) else sys.modules.get(thing.__module__)
             if module is not None and is_own(module):
                 yield _text_of(module)
+            elif module is None and isinstance(thing, type):  # of a file that was run and left
+                own = {n: v for n, v in vars(thing).items() if not n.startswith("__")}
+                yield f"{thing.__qualname__} {_plain(own)}"
+                waiting += [*thing.__bases__, *_functions(thing)]
             continue
         code = getattr(thing, "__code__", None)
         if code is not None and (thing is function or is_own_file(code.co_filename)):
             yield f"{thing.__qualname__} {_bytecode(code)}"
             used = _used(thing)
-            yield from (f"{n} = {v!r}" for n, v in used.items() if isinstance(v, _PLAIN))
+            yield from _plain(used)
             waiting += used.values()
+
+
+def _plain(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name} = {value!r}" for name, value in values.items() if isinstance(value, _PLAIN)]
+
+
+def _functions(cls: type) -> Iterator[Any]:
+    for value in vars(cls).values():
+        parts = (value.fget, value.fset) if isinstance(value, property) else (value,)
+        yield from filter(None, (getattr(part, "__func__", part) for part in parts))
 
 
 def _used(function: Any) -> dict[str, Any]:

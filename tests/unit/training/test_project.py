@@ -162,17 +162,20 @@ def test_segments_fitted_alone_leave_the_model_behind(workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new"),
+    ("model", "file", "old", "new"),
     [
-        ("chores.py", "alpha + 1", "alpha + 20"),  # of another size: bytecode is known by it
-        ("models/price.py", "ALPHA = 2.0", "ALPHA = 3.0"),
-        ("models/price.py", "np.sqrt(ALPHA)", "np.cbrt(ALPHA)"),
+        ("price", "chores.py", "alpha + 1", "alpha + 20"),  # of another size: bytecode knows it
+        ("price", "models/price.py", "ALPHA = 2.0", "ALPHA = 3.0"),
+        ("price", "models/price.py", "np.sqrt(ALPHA)", "np.cbrt(ALPHA)"),
+        ("level", "models/price.py", "np.mean(target)", "np.median(target)"),  # in its class
     ],
 )
-def test_code_that_a_function_reaches_is_part_of_its_definition(workspace, file, old, new) -> None:
+def test_code_that_a_function_reaches_is_part_of_its_definition(
+    workspace, model, file, old, new
+) -> None:
     def printed() -> str:
         with Workspace.open(workspace.project.root) as opened:
-            declaration = opened.models["price"]
+            declaration = opened.models[model]
             return member_fingerprint(declaration, open_source(declaration, opened.lake, None))
 
     before = printed()

@@ -60,3 +60,23 @@ def test_it_lands_in_the_run_of_the_training(tmp_path, monkeypatch) -> None:
     assert {key: os.environ.get(key) for key in variables} == variables
     assert mlflow.get_tracking_uri() == uri
     assert mlflow.active_run() is None
+
+
+def test_it_lands_there_from_an_engines_workers_too(tmp_path) -> None:
+    shops = Shops(tmp_path / "project")
+    write(shops, MODEL)
+    (shops.root / "shoal.toml").write_text('[profiles.default]\ntraining = "engine"\n')
+    with shops.open() as space:
+        first = land(space)
+        write(shops, MODEL.replace('"rows_seen", len(y)', '"rows_seen", 2.0 * len(y)'))
+    with shops.open() as space:
+        second = land(space)
+        assert second["rows_seen"] == 2 * first["rows_seen"] > 0
+        assert len(space.tracker.runs()) == 2
+    assert mlflow.active_run() is None
+
+
+def land(space) -> dict[str, float]:
+    (report,) = space.train()
+    assert report.status == "trained", report.error
+    return next(r for r in space.tracker.runs() if r.run_id == report.run_id).metrics

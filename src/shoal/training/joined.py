@@ -37,7 +37,7 @@ def joined(told: Mapping[str, str]) -> Iterator[None]:
     file = told[_SERVER].removeprefix("sqlite:///").partition("?")[0]
     if file != told[_SERVER] and not Path(file).exists():
         raise TrainingError(
-            f"The model's code logs to MLflow, whose database {file} is not on the engine's worker.",
+            f"The model's code logs to MLflow, whose database {file} an engine's worker lacks.",
             hint='tracking = "http://..." in shoal.toml, of a server that the workers reach',
         )
     before = {name: os.environ.get(name) for name in told}
@@ -47,9 +47,9 @@ def joined(told: Mapping[str, str]) -> Iterator[None]:
     finally:
         # An engine keeps its threads, and MLflow would take the next training's for this run.
         mlflow = sys.modules.get("mlflow")
-        if mlflow is not None and (run := mlflow.active_run()) is not None:
-            if run.info.run_id == told[_RUN]:
-                mlflow.end_run("RUNNING")
+        run = None if mlflow is None else mlflow.active_run()
+        if mlflow is not None and run is not None and run.info.run_id == told[_RUN]:
+            mlflow.end_run("RUNNING")
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -2,7 +2,7 @@
 controllers of Deployments and a kubelet that pulls every image but those named "broken".
 
 It checks what a real one checks first: the path, the content type, the field manager, the schema of
-the newest version, and owners of fields. A real control plane is in ``tests/controlplane.py``.
+the newest version, and owners of fields.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +30,7 @@ _PATH = re.compile(
     r"/(?:api/v1|apis/(?P<group>[a-z0-9.]+)/(?P<version>v[a-z0-9]+))"
     r"/namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?P<log>/log)?"
 )
+_PROXY = re.compile(r"/api/v1/namespaces/ml/services/(?P<name>[^/]+):80/proxy(?P<path>/.*)")
 REVISION = "deployment.kubernetes.io/revision"
 
 
@@ -53,6 +55,7 @@ class Kube:
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     quota: int | None = None
     stuck: bool = False
+    service: str | None = None  # where requests for the Services' pods go on to
     busy: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -94,6 +97,8 @@ class Kube:
             if self.busy:
                 self.busy -= 1
                 return _status(429, "too many requests")
+            if (proxied := _PROXY.fullmatch(request.path)) and self.service:
+                return self._proxy(request, proxied["name"], proxied["path"])
             found = _PATH.fullmatch(request.path)
             if not found or found["plural"] in self.missing:
                 return _status(404, "the server could not find the requested resource")
@@ -108,6 +113,17 @@ class Kube:
                 )
             handler = getattr(self, f"_{request.method.lower()}")
             return handler(request, found["plural"], found["name"], found["log"])
+
+    def _proxy(self, request: Request, name: str, path: str):
+        if ("services", name) not in self.objects:
+            return _status(404, f'services "{name}" not found')
+        asked = urllib.request.Request(
+            f"{self.service}{path}",
+            data=json.dumps(request.body).encode(),
+            headers={"content-type": request.content_type},
+        )
+        with urllib.request.urlopen(asked) as answer:
+            return answer.status, json.load(answer)
 
     def _get(self, request: Request, plural: str, name: str | None, log: str | None):
         if log:

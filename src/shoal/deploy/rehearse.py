@@ -58,7 +58,9 @@ def rehearse(
     """
     bundle.check()
     # Beside the bundle, not in the temporary folder: that may be too small, and be hidden.
-    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=bundle.folder.parent) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix=".rehearsal-", dir=bundle.folder.absolute().parent
+    ) as folder:
         scratch = Path(folder) / "tmp"
         scratch.mkdir()
         begun = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -11,14 +12,12 @@ from shoal.models.codecs import template_modules
 from shoal.models.deep import seeded, wrapped
 
 pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("ignore")]
-pytest.importorskip("keras")
+keras = pytest.importorskip("keras")
 
 FITS = {"epochs": 2, "batch_size": 32}
 
 
 def _regressor():
-    import keras
-
     layers = keras.layers
     model = keras.Sequential([
         keras.Input((3,)), layers.Dense(4, "relu"), layers.Dropout(0.1),
@@ -29,8 +28,6 @@ def _regressor():
 
 
 def _classifier(loss: str = "sparse_categorical_crossentropy"):
-    import keras
-
     given = keras.Input((3,))
     hidden = keras.layers.Dense(4, "tanh")(given)
     out = keras.layers.Dense(3, "softmax")(keras.layers.Concatenate()([hidden, given]))
@@ -89,8 +86,14 @@ def test_a_configuration_builds_layers_only(old, new) -> None:
 
 
 def test_a_layer_that_is_code_is_refused() -> None:
-    import keras
-
     model = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x * 2)])
     with pytest.raises(ModelError, match="Lambda, which is code"):
         encode(model)
+
+
+def test_a_model_without_a_network_leaves_what_a_person_did_with_keras() -> None:
+    keras.utils.clear_session()
+    names = [keras.layers.Dense(1).name]
+    seeded(Ridge, 1)
+    names.append(keras.layers.Dense(1).name)
+    assert names == ["dense", "dense_1"]

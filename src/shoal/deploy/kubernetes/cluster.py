@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,9 @@ class Cluster:
             ) from None
         config: Any = kubernetes_config
         self.context = context or "the current context"
-        file = None if kubeconfig is None else str(kubeconfig)
+        # The client looks at the variable once, when it is imported.
+        given = kubeconfig if kubeconfig is not None else os.environ.get("KUBECONFIG")
+        file = None if given is None else str(given)
         try:
             contexts, _ = config.list_kube_config_contexts(config_file=file)
             names = [found["name"] for found in contexts]

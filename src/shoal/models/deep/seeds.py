@@ -10,19 +10,28 @@ from typing import Any
 
 __all__ = ["epoch_seed", "few_threads", "seed_all", "seeded"]
 
+# Whose estimators do nothing with Keras.
+_WITHOUT = {
+    *("builtins", "lightgbm", "numpy", "scipy", "shoal", "skorch", "sklearn", "statsforecast"),
+    *("torch", "xgboost"),
+}
+
 
 def seeded(build: Callable[[], Any], seed: int) -> Any:
     """What a function builds, with the same first weights whenever it is called.
 
     Args:
-        build: The function; called twice when it was the first to import PyTorch or Keras.
+        build: The function; called twice when it was the first to import PyTorch, or builds what
+            may be of Keras.
         seed: The seed.
     """
-    before = _loaded()
+    before = "torch" in sys.modules
     if before:
-        seed_all(seed)
+        _seed_torch(seed)
     built = build()
-    if _loaded() != before:
+    # To begin Keras anew takes 50 ms, and forgets what a person did with it.
+    again = "keras" in sys.modules and _may_use_keras(built)
+    if again or ("torch" in sys.modules) != before:
         seed_all(seed)
         built = build()
     return built
@@ -30,15 +39,20 @@ def seeded(build: Callable[[], Any], seed: int) -> Any:
 
 def seed_all(seed: int) -> None:
     """Seed what is loaded of PyTorch and Keras, and name Keras's layers from the start."""
-    torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
-    if torch is not None and hasattr(torch, "manual_seed"):
-        torch.manual_seed(seed)
-        # An operation that has no deterministic form says so; it does not fail.
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    _seed_torch(seed)
+    keras = sys.modules.get("keras")
     if keras is not None and hasattr(keras, "utils"):
         keras.utils.clear_session()
         keras.utils.set_random_seed(seed)
         os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
+
+
+def _seed_torch(seed: int) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "manual_seed"):
+        torch.manual_seed(seed)
+        # An operation that has no deterministic form says so; it does not fail.
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
@@ -71,5 +85,10 @@ def few_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _loaded() -> tuple[bool, bool]:
-    return "torch" in sys.modules, "keras" in sys.modules
+def _may_use_keras(built: Any) -> bool:
+    """Whether a part of an estimator is of Keras, or of a person's own, who may fit with it."""
+    parts = [built]
+    if hasattr(built, "get_params") and not isinstance(built, type):
+        parts += built.get_params(deep=True).values()
+    kinds = {part if isinstance(part, type) else type(part) for part in parts}
+    return not {kind.__module__.partition(".")[0] for kind in kinds} <= _WITHOUT

@@ -1,7 +1,7 @@
-"""The closed loop on the energy example: months go by, one roof in ten gets solar panels, and
+"""The closed loop on the energy example: months go by, one home in ten gets a heat pump, and
 what drifts is found, trained again and promoted; beside it the same project that is never trained again.
 
-    python benchmarks/closed_loop.py [--meters 200] [--weeks 13] [--solar-week 5]
+    python benchmarks/closed_loop.py [--meters 200] [--weeks 13] [--pump-week 5]
 
 Each week's readings are scored by the champion of the week before. Prints the mean absolute error
 (kWh) of the meters that changed and of the others, with and without the loop, and what it did.
@@ -49,10 +49,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--meters", type=int, default=200)
     parser.add_argument("--weeks", type=int, default=13)
-    parser.add_argument("--solar-week", type=int, default=5)
+    parser.add_argument("--pump-week", type=int, default=5)
     given = parser.parse_args()
-    solar = BEGIN + dt.timedelta(days=7 * (given.solar_week - 1) + 1)
-    grid = Table(title=f"{given.meters} meters; solar panels from week {given.solar_week}")
+    pumps = BEGIN + dt.timedelta(days=7 * (given.pump_week - 1) + 1)
+    grid = Table(title=f"{given.meters} meters; heat pumps from week {given.pump_week}")
     for name in ("week", "changed: loop", "changed: alone", "others: loop", "others: alone",
                  "alarms", "opened", "closed", "fitted again", "loop s"):  # fmt: skip
         grid.add_column(name, justify="right")
@@ -62,15 +62,13 @@ def main() -> None:
             write_template("energy", root, "energy")
         module = runpy.run_path(str(roots[0] / "land.py"))
         made_up = module["Meters"](given.meters, 0)
-        changed = {
-            name for name, has in zip(made_up.ids, made_up.solar.ravel(), strict=True) if has
-        }
+        changed = {name for name, has in zip(made_up.ids, made_up.pump.ravel(), strict=True) if has}
         for week in range(given.weeks + 1):
             until = BEGIN + dt.timedelta(days=7 * week)
             days = FIRST_DAYS if week == 0 else 7
             errors, told, fitted, seconds = [], None, "", 0.0
             for root in roots:
-                module["land"](root / "landing", given.meters, days, until, 0, solar)
+                module["land"](root / "landing", given.meters, days, until, 0, None, pumps)
                 with Workspace.open(root) as space:
                     report = space.run(space.options(), models=False)
                     assert not report.failed, report

@@ -17,6 +17,8 @@ Array = np.ndarray[Any, Any]
 COMPARABLE = ("mae", "rmse", "mape", "smape", "accuracy")
 
 _FEWEST = 5
+# From so many segments on, they tell of each other; and as so many days, at most.
+_MANY, _MOST = 20, 1e6
 
 
 def losses(
@@ -31,10 +33,12 @@ def losses(
     """Tests whether each segment's mean loss is above the promised one.
 
     A one-sided t-test (Welch, 1947) over blocks of rows, such as days, whose sums are taken for
-    independent as rows are not: a day has its own shape, which all days share. What lingers all the
-    same makes of n blocks n (1 - r) / (1 + r), r their correlation with the block before (Wilks,
-    1995). What is promised is itself a mean, of so many rows, whose losses are taken to spread as
-    much for their size as those of now. Fewer than five blocks are not tested.
+    independent as rows are not: a day has its own shape, which all days share. What lingers all
+    the same makes of n blocks about n (1 - r) / (1 + r), r their correlation with the block before
+    (Wilks, 1995). Of twenty segments and more, each one's variance leans on those of all, as far as
+    these are alike (Smyth, 2004): a week of one segment says little of it. What is promised is
+    itself a mean, of so many rows, whose losses are taken to spread as much for their size as those
+    of now. Fewer than five blocks are not tested.
 
     Args:
         metric: One of `COMPARABLE`.
@@ -121,6 +125,57 @@ def _as_metric(metric: str, mean: Array) -> Array:
     return 1.0 - mean if metric == "accuracy" else mean
 
 
+def _independent(many: Array, r: Array) -> Array:
+    """As many independent blocks as so many that linger; at least two."""
+    far = 2 * r * (1 - r**many) / (many * (1 - r) ** 2)
+    found: Array = np.maximum(many / ((1 + r) / (1 - r) - far), 2.0)
+    return found
+
+
+def _moderated(variance: Array, freedom: Array) -> tuple[Array, Array]:
+    """Variances that lean on those of all segments, as far as these are alike (Smyth, 2004).
+
+    A week has seven days, too few to know a segment's own spread by; a thousand segments' weeks
+    tell how spreads are spread, an inverse chi-square, and it counts as so many more days.
+
+    Args:
+        variance: Each segment's, on one scale.
+        freedom: Its degrees of freedom.
+
+    Returns:
+        The variances, and the degrees of freedom that they gained.
+    """
+    from scipy.special import digamma, polygamma
+
+    good = np.isfinite(variance) & (variance > 0) & (freedom > 0)
+    if good.sum() < _MANY:
+        return variance, np.zeros(len(variance))
+    half = freedom[good] / 2
+    found = np.log(variance[good]) - digamma(half) + np.log(half)
+    beyond = found.var(ddof=1) - polygamma(1, half).mean()
+    if beyond <= 0:  # they differ by chance alone
+        gained, centre = _MOST, np.exp(found.mean())
+    else:
+        gained = min(2 * _trigamma_inverse(beyond), _MOST)
+        centre = np.exp(found.mean() + digamma(gained / 2) - np.log(gained / 2))
+    together = (gained * centre + freedom * variance) / (gained + freedom)
+    return np.where(good, together, variance), np.where(good, gained, 0.0)
+
+
+def _trigamma_inverse(value: float) -> float:
+    """Where the trigamma function has a value, by Newton's steps on its reciprocal."""
+    from scipy.special import polygamma
+
+    at = 0.5 + 1.0 / value
+    for _ in range(50):
+        three = float(polygamma(1, at))
+        step = three * (1 - three / value) / float(polygamma(2, at))
+        at += step
+        if abs(step) < 1e-10 * at:
+            break
+    return at
+
+
 def _above(
     centred: Array,
     starts: Array,
@@ -143,13 +198,21 @@ def _above(
     follow[np.append(first[1:], len(owner)) - 1] = 0.0  # a segment's last block has no next
     with np.errstate(invalid="ignore", divide="ignore"):
         r = np.clip(np.add.reduceat(follow, first) / square, 0.0, 0.99)
-        effective = np.maximum(many * (1 - r) / (1 + r), 2.0)
+        effective = _independent(many, r)
         # The variance of one block's share in the mean, times the number of blocks.
-        variance = square / (many - 1) * (many / count) ** 2
-        promised = np.maximum(held_out / count * effective, 2.0)
+        # Days that linger lie closer to their own mean than to the true one.
+        variance = square / (many - many / effective) * (many / count) ** 2
+        lasting = (1 - r * r) / (1 + r * r)
+        own = np.maximum(many * lasting - 1, 1.0)
+        relative, known = _moderated(variance / mean**2, own)
+        variance = relative * mean**2
+        days = np.maximum(held_out / count * many, 2.0)
+        promised = _independent(days, r)
         now, then = variance / effective, variance * (level / mean) ** 2 / promised
         error = np.sqrt(now + then)
-        freedom = (now + then) ** 2 / (now**2 / (effective - 1) + then**2 / (promised - 1))
+        freedom = (now + then) ** 2 / (
+            now**2 / (own + known) + then**2 / (np.maximum(days * lasting - 1, 1.0) + known)
+        )
         p: Array = stdtr(freedom, (level - mean) / error)
     p = np.where(error > 0, p, np.where(mean > level, 0.0, 1.0))
     return np.where((many < _FEWEST) | (held_out < 2) | np.isnan(level), np.nan, p)

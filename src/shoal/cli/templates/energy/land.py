@@ -19,7 +19,8 @@ meters. Each meter's half hour is
 - luck: good and bad days that linger, and noise in every half hour, less for a business.
 
 With --solar DATE, one meter in ten gets solar panels on that day: from then on it takes up to 80%
-less around noon. Its model does not know; `shoal monitor` finds out.
+less around noon. With --pumps DATE, one in ten gets a heat pump: from then on it takes a tenth more
+for each degree below 16 or above 22. Their models do not know; `shoal monitor` finds out.
 
 As in life, one reading in 200 is lost and so is one day in 100 of a meter; a few come negative or
 absurdly high; and three meters in 100 were put up after 10 November. All of it follows from --seed
@@ -86,11 +87,14 @@ class Meters:
         since = (date(2014, 11, 10) - FIRST).days
         self.installed = np.where(draw(8)[:, 0] < 0.03, since + late, 0)
         self.solar = draw(11) < 0.1
+        self.pump = draw(12) < 0.1
         self.mood = normal(10, 365)
         for day in range(1, 365):  # tomorrow is half like today
             self.mood[:, day] = 0.5 * self.mood[:, day - 1] + 0.87 * self.mood[:, day]
 
-    def read(self, real: State, day: int, solar: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, real: State, day: int, solar: int | None = None, pumps: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """A day's kWh, meters x half hours, and which of them arrived."""
         work = real.work[day]
         home = 0.6 + self.evening * bump(19, 2) + self.morning * work * bump(7.5, 1)
@@ -104,6 +108,9 @@ class Meters:
         kwh = self.size * real.demand[day] * use * (1 + weather) * luck
         if solar is not None and day >= solar:
             kwh = np.where(self.solar, kwh * (1 - 0.8 * bump(12, 2.5)), kwh)
+        if pumps is not None and day >= pumps:
+            away = (degrees - 22).clip(0) + (16 - degrees).clip(0)
+            kwh = np.where(self.pump, kwh * (1 + 0.1 * away), kwh)
 
         chance = np.random.default_rng([self.seed, 101, day]).random(use.shape)
         whole_day = np.random.default_rng([self.seed, 102, day]).random(len(use))
@@ -134,6 +141,7 @@ def land(
     until: date = date(2014, 11, 30),
     seed: int = 0,
     solar: date | None = None,
+    pumps: date | None = None,
 ) -> int:
     """Writes the days' files below ``folder`` and returns the number of readings in them."""
     real, made_up = state(), Meters(meters, seed)
@@ -145,7 +153,7 @@ def land(
     count = 0
     names = pl.Series("meter_id", made_up.ids)
     for day in range(last - days + 1, last + 1):
-        kwh, arrived = made_up.read(real, day, None if solar is None else (solar - FIRST).days)
+        kwh, arrived = made_up.read(real, day, *(d and (d - FIRST).days for d in (solar, pumps)))
         meter, half_hour = np.nonzero(arrived)
         readings = pl.DataFrame(
             [
@@ -182,7 +190,10 @@ if __name__ == "__main__":
     parser.add_argument("--until", type=date.fromisoformat, default=date(2014, 11, 30))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--solar", type=date.fromisoformat, help="panels on one roof in ten")
+    parser.add_argument("--pumps", type=date.fromisoformat, help="heat pumps in one home in ten")
     parser.add_argument("--landing", type=Path, default=Path("landing"))
     given = parser.parse_args()
-    count = land(given.landing, given.meters, given.days, given.until, given.seed, given.solar)
+    count = land(
+        given.landing, given.meters, given.days, given.until, given.seed, given.solar, given.pumps
+    )
     print(f"{count:,} readings of {given.meters:,} meters in {given.landing}/")

@@ -15,7 +15,7 @@ PYTEST := $(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || echo "$(1) could not be installed."
 
-.PHONY: docs help setup setup-heavy servers servers-heavy demo test test-heavy test-fast lint format bench clean
+.PHONY: controlplane docs help setup setup-heavy servers servers-heavy demo test test-heavy test-fast lint format bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ servers-heavy: servers
 
 test-heavy: setup-heavy servers-heavy ## The tests that need minutes, PyTorch, TensorFlow or other engines
 	@$(RUN) python tests/heavy.py
+
+controlplane: setup ## A real API server for the tests of deploying: 15 minutes of Go, once
+	@$(RUN) python tests/controlplane.py
 
 test-fast: setup ## The tests that start no other server and kill no process
 	@$(PYTEST) -m "not slow and not heavy"

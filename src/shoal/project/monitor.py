@@ -7,6 +7,7 @@
     psi = 0.2                     # a column has drifted from here on
     error = 1.25                  # a model is too wrong from this multiple of its holdout's error
     checks = ["error"]            # of feature, prediction, error; default all three
+    source = "table"              # or "inferences", what a server was asked (shoal serve --log)
     baseline = "training"         # or "previous", the window before
     weight = "kwh"                # segments count by the sum of this column
     raise_after = 1               # windows in a row that open an alarm
@@ -49,6 +50,8 @@ class Watched:
         missing: Change of the share of missing values from which on a column has drifted.
         error: Multiple of the holdout's error from which on a model is too wrong.
         checks: What may raise an alarm: ``feature``, ``prediction``, ``error``.
+        source: Where windows come from: ``table``, the model's, or ``inferences``, the log of
+            ``shoal serve --log``.
         baseline: ``training``, the rows that the champion learned from, or ``previous``.
         weight: Column whose sum over a segment's new rows tells how much the segment matters.
         columns: Features to compare; None for all.
@@ -61,6 +64,7 @@ class Watched:
     missing: float = 0.1
     error: float = 1.25
     checks: tuple[str, ...] = CHECKS
+    source: str = "table"
     baseline: str = "training"
     weight: str | None = None
     columns: tuple[str, ...] | None = None
@@ -130,6 +134,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "missing": (float, int),
     "error": (float, int),
     "checks": (list,),
+    "source": (str,),
     "baseline": (str,),
     "weight": (str,),
     "columns": (list,),
@@ -186,6 +191,7 @@ def _watched(base: Watched, found: Mapping[str, Any], file: Path, where: str) ->
         "missing": not 0 < made.missing <= 1,
         "error": made.error <= 1,
         "checks": not made.checks or not set(made.checks) <= set(CHECKS),
+        "source": made.source not in ("table", "inferences"),
         "baseline": made.baseline not in ("training", "previous"),
         "columns": made.columns == (),
         "raise_after": made.raise_after < 1,
@@ -196,8 +202,8 @@ def _watched(base: Watched, found: Mapping[str, Any], file: Path, where: str) ->
             raise ProjectError(
                 f"{file.name}: '{key}'{where} is {getattr(made, key)!r}, which cannot be.",
                 hint="0 < alpha < 1, psi > 0, 0 < missing <= 1, error > 1, checks of feature, "
-                "prediction and error, baseline training or previous, raise_after and clear_after "
-                "1 or more.",
+                "prediction and error, source table or inferences, baseline training or previous, "
+                "raise_after and clear_after 1 or more.",
             )
     return made
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,6 +15,8 @@ import pyarrow as pa
 import pytest
 
 from shoal.errors import ModelError, ProjectError
+from shoal.serving import Client
+from shoal.workspace.watch import drifted
 from shops import Shops, sales
 
 SHOAL = """
@@ -125,6 +130,58 @@ def test_truth_that_comes_late_counts_when_it_comes(shops):
     second = watch(shops)
     assert (second.window, second.labelled) == (2, 220)
     assert second.value == pytest.approx(second.reference, rel=0.3)
+
+
+@contextlib.contextmanager
+def served(shops: Shops):
+    """A client of ``shoal serve --log``; when it ends, all that it answered is in the log."""
+    command = [sys.executable, "-m", "shoal.cli", "serve", "sales", "--log", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--project", str(shops.root)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        url = next(line.split()[2] for line in process.stdout if line.startswith("Serving at"))
+        with Client(url) as client:
+            yield client
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+        process.stdout.close()
+
+
+def test_what_a_server_was_asked_is_watched_and_its_answers_when_their_truth_comes(tmp_path):
+    shops = Shops(tmp_path / "project")
+    shops.train(0.1, more=', key=["shop", "day"], features=["day", "x0", "x1"]')
+    (shops.root / "shoal.toml").write_text('[monitor]\nsource = "inferences"\n')
+    with shops.open() as space:
+        (report,) = space.monitor(["sales"])
+        assert "shoal serve sales --log" in (report.error or "")
+    asked = pl.DataFrame(drifting(40, 20, ["s4"]))
+    with served(shops) as client:
+        client.predict(asked.drop("y").to_arrow())
+    first = watch(shops)
+    assert (first.table, first.rows, first.labelled) == ("shoal.inferences_sales", 220, 0)
+    found = rows_of(shops, "shoal.drift_sales").filter(pl.col("alarm"))
+    assert ("feature", '["r1","s9"]', "x0") in set(
+        found.select("check", "segment", "column").iter_rows()
+    )
+    assert watch(shops).status == "current"  # no request and no truth is new
+
+    with shops.open() as space:
+        space.lake.table("gold.sales").append(asked.to_arrow())
+    second = watch(shops)
+    assert (second.window, second.rows, second.labelled) == (2, 0, 220)
+    found = rows_of(shops, "shoal.drift_sales").filter(
+        pl.col("window") == 2, pl.col("check") == "error", pl.col("alarm")
+    )
+    assert set(found["segment"]) == {'["r0","s4"]', '["r1","s9"]'}
+    with shops.open() as space:
+        assert drifted(space, "sales") == ['["r0","s4"]', '["r1","s9"]']
+    with served(shops) as client:
+        client.predict(asked.drop("y").head(30).to_arrow())
+    third = watch(shops)
+    assert (third.window, third.rows, third.labelled) == (3, 30, 0)
 
 
 class Hook:

@@ -30,6 +30,7 @@ from shoal.workspace.watch.rows import (
     segment_weights,
     with_predictions,
 )
+from shoal.workspace.watch.served import answered, inference_log, served_truth
 from shoal.workspace.watch.store import drift_table, findings, last_window, profiles_table
 from shoal.workspace.watch.tell import tell
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from shoal.project import Watched
     from shoal.tracking import ModelVersion
     from shoal.workspace.learning import Learning
+    from shoal.workspace.watch.rows import Labelled
     from shoal.workspace.watch.store import Window
 
 __all__ = ["monitor"]
@@ -91,28 +93,61 @@ class _Watch:
             known_code=own_digests(declaration.function),
         )
         self.notes: list[str] = []
+        self.log = (
+            inference_log(space.lake, declaration.name)
+            if self.watched.source == "inferences"
+            else None
+        )
 
     def window(self) -> MonitorReport:
-        declaration, table = self.declaration, self.table
+        declaration, source = self.declaration, self.log or self.table
         last = last_window(self.lake, declaration.name)
-        now, identity = table.version(), table.id()
+        now, identity = source.version(), source.id()
+        since: int | None = None
+        if last is not None and last.table_id == identity:
+            since = last.table_version
+        elif self.log is None:
+            since = self._trained(identity)
         if last is not None and last.table_id != identity:
-            self.notes.append(f"{table.name} was made anew: the windows begin anew")
-            last = replace(last, table_version=self._trained(identity), table_id=identity)
-        since = self._trained(identity) if last is None else last.table_version
+            self.notes.append(f"{source.name} is another table than before: the windows begin anew")
+            trained = self._trained(self.table.id())
+            last = replace(last, table_version=since or 0, table_id=identity, truth_version=trained)
         report = MonitorReport(
             model=declaration.name,
             status="current",
             version=self.version.version,
-            table=table.name,
+            table=source.name,
             since=since,
             table_version=now,
             notes=tuple(self.notes),
         )
-        rows, which = fresh(declaration, table, since, now)
+        if self.log is None:
+            assert since is not None
+            rows, which = fresh(declaration, self.table, since, now)
+        else:
+            names = [*declaration.by, *(field.name for field in self.fleet.header.features)]
+            names += [self.watched.weight] if self.watched.weight else []
+            names = list(dict.fromkeys(names))
+            rows, which = answered(self.log, since, now, self.version.version, names)
         if rows is None:
             return replace(report, notes=(*self.notes, which))
         return self._watched(report, rows, last)
+
+    def _truth(self, last: Window | None, now: int) -> Labelled | None:
+        """Predictions whose truth has come since the last window."""
+        since = self._trained(self.table.id()) if last is None else last.truth_version
+        if self.log is not None:
+            version = self.version.version
+            found = served_truth(self.declaration, self.log, self.table, version, since, now)
+            if found is not None:
+                return found
+            self.notes.append(
+                f"requests do not carry the key {list(self.declaration.key)}, or old versions of "
+                f"{self.table.name} are gone: errors are those of predictions in the lake"
+            )
+        return labelled(
+            self.declaration, self.lake, self.table, self.fleet, self.version, since, now
+        )
 
     def _trained(self, identity: str) -> int:
         tags = self.version.tags
@@ -131,20 +166,15 @@ class _Watch:
 
         by = list(self.declaration.by)
         found = members(self.lake, self.version).filter(pl.col("level") == 0)
-        told = with_predictions(rows, self.fleet, self._wanted(rows))
+        told = rows
+        if self.log is None:
+            told = with_predictions(rows, self.fleet, self._wanted(rows))
         count = int(told.select(pl.len()).collect().item())
         columns = self._features(rows)
-        assert report.since is not None
-        assert report.table_version is not None
-        truth = labelled(
-            self.declaration,
-            self.lake,
-            self.table,
-            self.fleet,
-            self.version,
-            report.since,
-            report.table_version,
-        )
+        # The table goes on while the log is read.
+        truth_version = report.table_version if self.log is None else self.table.version()
+        assert truth_version is not None
+        truth = self._truth(last, truth_version)
         known = 0 if truth is None else truth.frame.height
         if not count and not known:
             return replace(report, notes=(*self.notes, "no row is new"))
@@ -166,7 +196,7 @@ class _Watch:
             value, reference = pooled(metric, kinds[-1])
         weight = segment_weights(told, by, self._weight(rows))
         kinds = [kind for kind in kinds if kind.check in self.watched.checks]
-        table, counts = self._judged(kinds, weight, last, report, number)
+        table, counts = self._judged(kinds, weight, last, report, number, truth_version)
         profiles_table(self.lake, self.declaration.name).append(
             _numbered(current, number), metadata={"shoal": "window"}
         )
@@ -238,6 +268,7 @@ class _Watch:
         last: Window | None,
         report: MonitorReport,
         number: int,
+        truth_version: int,
     ) -> tuple[pa.Table, dict[str, Any]]:
         import numpy as np
         import pyarrow as pa
@@ -297,8 +328,9 @@ class _Watch:
             "worst": tuple(worst.select(names).slice(0, _WORST).to_pylist()),
         }
         details = {
-            "table": self.table.name,
-            "table_id": self.table.id(),
+            "table": report.table,
+            "table_id": (self.log or self.table).id(),
+            "truth_version": truth_version,
             "since": report.since,
             "table_version": report.table_version,
             **{k: v for k, v in counts.items() if k != "worst"},

@@ -48,15 +48,18 @@ def drifted(space: Learning, model: str) -> list[str]:
 
 
 def _ends(space: Learning, model: str) -> dict[int, int]:
-    """The table version that each window ended with."""
+    """The version that the model's table had when each window ended."""
     import json
 
     import polars as pl
 
     rows = drift_table(space.lake, model).scan().filter(pl.col("check") == "window")
     return {
-        window: json.loads(details)["table_version"]
-        for window, details in rows.select("window", "details").collect().iter_rows()
+        window: said.get("truth_version", said["table_version"])
+        for window, said in (
+            (window, json.loads(details))
+            for window, details in rows.select("window", "details").collect().iter_rows()
+        )
     }
 
 

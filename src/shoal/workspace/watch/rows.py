@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from shoal.models import Fleet, ModelDeclaration
     from shoal.tracking import ModelVersion
 
-__all__ = ["Labelled", "baseline", "fresh", "labelled", "members", "with_predictions"]
+__all__ = [
+    "Labelled",
+    "baseline",
+    "fresh",
+    "in_order",
+    "labelled",
+    "members",
+    "segment_weights",
+    "truth_columns",
+    "with_predictions",
+]
 
 # Rows of a segment that its champion predicts to know what it used to predict.
 _SAMPLE = 200
@@ -233,24 +243,28 @@ def labelled(
                 pl.col("model_version") == version.version, pl.col(PREDICTION).is_not_null()
             )
             said = own.unique(key, keep="last").select(*key, PREDICTION)
-            wanted = _columns(declaration)
+            wanted = truth_columns(declaration)
             rows = come.select(wanted).join(said, on=key, how="inner", nulls_equal=True)
-            return Labelled(frame=_ordered(rows.collect(), declaration), which="predictions made")
+            return Labelled(frame=in_order(rows.collect(), declaration), which="predictions made")
         except (TableError, OSError, pl.exceptions.PolarsError):
             return None  # that version's files were deleted
     new, _ = fresh(declaration, table, since, now)
     if new is None:
         return None
-    told = with_predictions(new.filter(pl.col(target).is_not_null()), fleet, _columns(declaration))
-    return Labelled(frame=_ordered(told.collect(), declaration), which="new rows, predicted now")
+    told = with_predictions(
+        new.filter(pl.col(target).is_not_null()), fleet, truth_columns(declaration)
+    )
+    return Labelled(frame=in_order(told.collect(), declaration), which="new rows, predicted now")
 
 
-def _columns(declaration: ModelDeclaration) -> list[str]:
+def truth_columns(declaration: ModelDeclaration) -> list[str]:
+    """What is kept of a row with its truth: its keys, its time and the target."""
     time = [declaration.time] if declaration.time else []
     return list(dict.fromkeys([*declaration.key, *declaration.by, *time, declaration.target]))
 
 
-def _ordered(rows: pl.DataFrame, declaration: ModelDeclaration) -> pl.DataFrame:
+def in_order(rows: pl.DataFrame, declaration: ModelDeclaration) -> pl.DataFrame:
+    """Rows in the order of the declared time."""
     return rows.sort(declaration.time, maintain_order=True) if declaration.time else rows
 
 

@@ -63,8 +63,9 @@ class Window:
 
     Attributes:
         number: Its number.
-        table_id: Delta id of the model's table.
+        table_id: Delta id of the table that windows come from.
         table_version: The version that it ended with.
+        truth_version: The version of the model's own table then.
         states: Streak and alarm of each finding, by check, segment and column; also those of
             earlier windows whose segments had no rows since.
     """
@@ -72,6 +73,7 @@ class Window:
     number: int
     table_id: str
     table_version: int
+    truth_version: int
     states: Mapping[tuple[str, str, str], tuple[int, bool]]
 
 
@@ -107,6 +109,7 @@ def last_window(lake: Lake, model: str) -> Window | None:
         number=row["window"],
         table_id=said["table_id"],
         table_version=said["table_version"],
+        truth_version=said.get("truth_version", said["table_version"]),
         states=_states(rows),
     )
 

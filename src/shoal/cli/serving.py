@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -100,6 +101,7 @@ def serve(
     """
     from shoal.serving import InferenceLog, Tokens, create_app, worker_processes
     from shoal.serving import serve as run_server
+    from shoal.workspace.observe import telemetry_on
 
     if host not in _LOOPBACK and tokens is None and not unguarded:
         raise ProjectError(
@@ -134,6 +136,11 @@ def serve(
             log=logging,
             lookups=found,
         )
+        if telemetry_on(os.environ):
+            from shoal.workspace.observe.telemetry import trace_app
+
+            for provider in trace_app(app):
+                stack.callback(provider.shutdown)
         if logging is not None:
             stack.enter_context(logging)
         say = click.echo if worker.lead else _silent

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from shoal.errors import ProjectError, nearest
 from shoal.project import Project, find_project
+from shoal.workspace.observe import observed
 
 if TYPE_CHECKING:
     from shoal.engines import Engine
@@ -41,8 +42,8 @@ class Opened:
 
     def __init__(self, project: Project, *, on_event: Event = _silent) -> None:
         self.project = project
-        self.on_event = on_event
         self._open = contextlib.ExitStack()
+        self.on_event = observed(self, on_event)
 
     @classmethod
     def open(
@@ -65,6 +66,10 @@ class Opened:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def on_close(self, function: Callable[[], object]) -> None:
+        """Has a function called when the workspace is closed."""
+        self._open.callback(function)
 
     def close(self) -> None:
         """Ends the engine's session and the workers, if any were started."""

@@ -293,8 +293,11 @@ def _rewrite_sql(relation: Any, replace: Replace, bound: set[str]) -> None:
     edits: list[tuple[int, int, str]] = []
     references: list[Relation] = []
 
+    # Spark makes views of the session of them, which other threads' queries must not meet.
+    own = secrets.token_hex(6)
+
     def put(new: Relation, start: int, end: int, name: str) -> None:
-        alias = f"shoal_input_{len(references)}"
+        alias = f"shoal_input_{own}_{len(references)}"
         reference = Relation(subquery_alias=SubqueryAlias(input=new, alias=alias))
         reference.common.plan_id = secrets.randbits(48)  # the client's own ids count from zero
         references.append(reference)

@@ -83,7 +83,7 @@ def retrain(
             progress=progress,
             version=version,
             nursery=nursery,
-            spark=spark() if spark and declaration.by else None,
+            spark=spark() if spark else None,
             reason=reason,
         )
 

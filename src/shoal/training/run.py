@@ -56,7 +56,8 @@ def train(
         progress: Called with the numbers of fitted and of all segments.
         version: The table's version to read; default the newest.
         nursery: Starts the workers; by default one for this training.
-        spark: An engine that fits the segments instead of processes here.
+        spark: An engine that fits the segments instead of processes here; of a single model with
+            ``workers``, Apache Spark starts those of PyTorch.
         reason: Why everything is fitted, for the report.
 
     Returns:
@@ -70,7 +71,7 @@ def train(
     """
     begun = time.perf_counter()
     source = open_source(declaration, lake, version)
-    with working_folder(lake if spark is not None else None) as folder:
+    with working_folder(lake if spark is not None and declaration.by else None) as folder:
         if declaration.by and spark is not None:
             plan = Plan(declaration, source)
             fits = fit_on_engine(plan, spark, folder, progress)
@@ -80,23 +81,27 @@ def train(
                 fits = fit_many(plan, pool, Path(folder), progress)
         else:
             plan = Plan(declaration, source)
-            fits = fit_single(plan, Path(folder), progress)
+            fits = fit_single(plan, Path(folder), progress, spark)
     if declaration.by and not reason:
         reason = f"all {len(plan.segments.texts):,} segments fitted"
     return finish(plan, lake, fits, begun, reason)
 
 
-def fit_single(plan: Plan, folder: Path, progress: Progress | None) -> Fits:
-    """Fit one model over all rows: here, or in the processes that it declares.
+def fit_single(
+    plan: Plan, folder: Path, progress: Progress | None, spark: SparkSession | None = None
+) -> Fits:
+    """Fit one model over all rows: here, or in the processes that it declares, here or on Spark.
 
     Raises:
         TrainingError: Its estimator cannot be fitted by workers, or there are more than rows.
     """
     if plan.declaration.workers is None:
         return fit_one(plan, folder, progress)
-    from shoal.training.distributed import fit_together
+    from shoal.training.distributed import fit_together, spark_launch
 
-    return fit_together(plan, folder, progress)
+    if spark is None:
+        return fit_together(plan, folder, progress)
+    return fit_together(plan, folder, progress, spark_launch(spark))
 
 
 def finish(plan: Plan, lake: Lake, fits: Fits, begun: float, reason: str) -> TrainedFleet:

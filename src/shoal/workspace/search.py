@@ -36,6 +36,7 @@ def find_parameters(
     def progress(done: int, total: int) -> None:
         space.on_event("search", declaration.name, (done, total))
 
+    spark = space.engine.spark if space.project.profile.on_engine else None
     found = search(
         declaration,
         space.lake,
@@ -43,7 +44,8 @@ def find_parameters(
         anew=anew,
         workers=space.project.profile.workers,
         progress=progress,
-        nursery=space.nursery if declaration.by else None,
+        nursery=space.nursery if declaration.by and spark is None else None,
+        spark=spark,
     )
     space.on_event("search", declaration.name, found)
     return found

@@ -208,7 +208,11 @@ def _fit(
         space.on_event("train", declaration.name, (done, total))
 
     workers = space.project.profile.workers
-    there = bool(space.project.profile.on_engine and declaration.by)
+    profile = space.project.profile
+    there = bool(profile.on_engine and declaration.by)
+    # A single model's workers are started by Apache Spark, and on other engines here.
+    together = profile.on_engine and declaration.workers is not None
+    fitting = there or (together and not space.engine.sail)
     if since is None:
         return train(
             declaration,
@@ -216,7 +220,7 @@ def _fit(
             workers=workers,
             progress=progress,
             nursery=nursery,
-            spark=space.engine.spark if there else None,
+            spark=space.engine.spark if fitting else None,
         )
     return retrain(
         declaration,
@@ -228,7 +232,7 @@ def _fit(
         workers=workers,
         progress=progress,
         nursery=nursery,
-        spark=(lambda: space.engine.spark) if there else None,
+        spark=(lambda: space.engine.spark) if fitting else None,
     )
 
 

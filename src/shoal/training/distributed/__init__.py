@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from shoal.training.distributed.fit import fit_together
 from shoal.training.distributed.learners import Context, Shard
+from shoal.training.distributed.onspark import spark_launch
 
-__all__ = ["Context", "Shard", "fit_together"]
+__all__ = ["Context", "Shard", "fit_together", "spark_launch"]

@@ -17,7 +17,7 @@ from typing import Any
 from shoal.errors import TrainingError
 from shoal.training.nursery import cause_of, search_path
 
-__all__ = ["RESTARTS", "launch"]
+__all__ = ["RAISED", "RESTARTS", "launch", "own_error"]
 
 # How often a group that lost a worker goes on from what it had saved.
 RESTARTS = 3
@@ -26,7 +26,7 @@ RESTARTS = 3
 _ONE = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 # What the worker ends with when its code raised; any other end means that it was lost.
-_RAISED = 3
+RAISED = 3
 
 # Within so many seconds a lost worker is known to be the reason why another one raised.
 _PATIENCE = 5.0
@@ -86,14 +86,14 @@ def _attempt(
                     continue
                 rank, process = pipes.pop(ready)
                 code = process.wait()
-                if code == _RAISED and raised is None:
+                if code == RAISED and raised is None:
                     raised = rank
-                elif code not in (0, _RAISED):
+                elif code not in (0, RAISED):
                     return rank, code  # the stack ends the others
             if not found:
                 break
         if raised is not None:
-            raise _own_error(folder, raised)
+            raise own_error(folder, raised)
     return None
 
 
@@ -182,7 +182,7 @@ def _free_ports(count: int) -> list[int]:
         return [int(each.getsockname()[1]) for each in sockets]
 
 
-def _own_error(folder: Path, rank: int) -> TrainingError:
+def own_error(folder: Path, rank: int) -> TrainingError:
     """What a worker's own code raised: it would be raised again."""
     said = json.loads((folder / f"error-{rank}.json").read_text(encoding="utf-8"))
     text = said["text"] if said["type"] in _PLAIN else f"{said['type']}: {said['text']}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,7 @@ from shoal.training.run import new_nursery, open_pool
 from shoal.training.search.apart import search_apart
 from shoal.training.search.found import Found, read_found, study_rows
 from shoal.training.search.job import SearchJob
+from shoal.training.search.onengine import OnEngine
 from shoal.training.search.rounds import search_rounds
 from shoal.training.search.rows import write_training_rows
 from shoal.training.search.space import Space, open_space
@@ -39,6 +42,9 @@ from shoal.training.search.work import Alone, Array, Scope, Work
 from shoal.training.ship import pickled_job
 from shoal.training.sorting import sort_rows
 from shoal.training.source import Source, open_source
+
+if TYPE_CHECKING:
+    from pyspark.sql.connect.session import SparkSession
 
 __all__ = ["search"]
 
@@ -53,6 +59,7 @@ def search(
     progress: Progress | None = None,
     version: int | None = None,
     nursery: Nursery | None = None,
+    spark: SparkSession | None = None,
 ) -> Found:
     """Search for a declaration's parameters, or read what an earlier search found.
 
@@ -69,6 +76,7 @@ def search(
         progress: Called with the numbers of trials made and of all.
         version: The table's version to read; default the newest.
         nursery: Starts the workers; by default one for this search.
+        spark: An engine whose workers measure instead of processes here.
 
     Returns:
         The best parameters.
@@ -107,7 +115,7 @@ def search(
             return replace(found, newest=source.version)
         new = _search(
             declaration, source, space, table, study, wanted, apart, shared,
-            workers=workers, progress=progress, nursery=nursery,
+            workers=workers, progress=progress, nursery=nursery, spark=spark,
         )  # fmt: skip
         found = read_found(table, study.name, declaration, space, shared=shared)
     return replace(found, newest=source.version, new=new, seconds=time.perf_counter() - begun)
@@ -142,6 +150,7 @@ def _search(
     workers: int | None,
     progress: Progress | None,
     nursery: Nursery | None,
+    spark: SparkSession | None,
 ) -> int:
     """Makes what is missing of a study's trials; returns how many were made."""
     plan = Plan(_buildable(declaration, space, wanted), source)
@@ -177,8 +186,11 @@ def _search(
         file = Path(folder) / "job"
         file.write_bytes(pickled_job(job, declaration))
         parallel = space.search.parallel
-        pool: Pool | Local | Alone = Alone()
-        if declaration.by:
+        pool: Pool | Local | Alone | OnEngine = Alone()
+        if spark is not None and (declaration.by or parallel > 1):
+            most = workers or os.cpu_count() or 1
+            pool = OnEngine(spark, most if declaration.by else parallel)
+        elif declaration.by:
             pool = stack.enter_context(open_pool(plan.declaration, nursery, workers))
         elif parallel > 1:
             made = nursery or stack.enter_context(new_nursery())

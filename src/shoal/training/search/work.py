@@ -16,6 +16,7 @@ from shoal.training.fitting import Progress
 from shoal.training.job import FitJob
 from shoal.training.local import Local
 from shoal.training.pool import Pool
+from shoal.training.search.onengine import OnEngine
 from shoal.training.search.space import Point, Space
 from shoal.training.search.trials import Trial, TrialLog
 from shoal.training.task import Task, fit_task
@@ -89,7 +90,7 @@ class Work:
 
     space: Space
     fit: FitJob
-    pool: Pool | Local | Alone
+    pool: Pool | Local | Alone | OnEngine
     offsets: Array
     scopes: list[Scope]
     wanted: int

@@ -1,0 +1,86 @@
+"""A group of PyTorch workers that Apache Spark starts finds what one on this machine finds."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from shoal.engines import connect
+from shoal.errors import TrainingError
+from shoal.lake import Lake
+from shoal.models import Fleet, collecting_models, model
+from shoal.training import train
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
+pytest.importorskip("skorch")
+
+
+@pytest.fixture
+def spark(spark_url):
+    with connect(spark_url) as engine:
+        yield engine.spark
+
+
+def rows() -> pa.Table:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(600, 3))
+    columns = {f"x{i}": x[:, i] for i in range(3)}
+    return pa.table({"t": np.arange(600), **columns, "y": np.sin(x[:, 0]) + x[:, 1]})
+
+
+@pytest.fixture
+def lake(tmp_path) -> Lake:
+    lake = Lake(tmp_path / "lake")
+    lake.table("gold.rows").append(rows())
+    return lake
+
+
+def net():
+    import skorch
+    import torch
+    from torch import nn
+
+    layers = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    return make_pipeline(
+        StandardScaler(),
+        skorch.NeuralNetRegressor(
+            layers, optimizer=torch.optim.SGD, lr=0.02, max_epochs=5, batch_size=50,
+            train_split=None, verbose=0, iterator_train__shuffle=True,
+        ),
+    )  # fmt: skip
+
+
+def declared(build=net):
+    with collecting_models() as found:
+        model(table="gold.rows", target="y", time="t", name="net", holdout=0.2, workers=2)(build)
+    return found[0]
+
+
+def test_it_finds_the_same_bits(spark, lake) -> None:
+    here = train(declared(), lake)
+    there = train(declared(), lake, spark=spark)
+    first, second = (Fleet.open(trained.artifact).predict(rows()) for trained in (here, there))
+    assert second.equals(first)
+    assert there.metrics["mae"] == here.metrics["mae"] < 0.7 * here.metrics["baseline_mae"]
+
+
+def test_what_its_code_raises_is_told_and_a_lost_worker_too(spark, lake) -> None:
+    def too_fast():
+        made = net()
+        made[-1].set_params(lr=1e30)
+        return made
+
+    def dies():
+        import os as system
+
+        if system.environ.get("RANK") == "1":
+            system.kill(system.getpid(), 9)
+        return net()
+
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) in epoch \d+: lower the learn"):
+        train(declared(too_fast), lake, spark=spark)
+    with pytest.raises(TrainingError, match="A worker of 2 on Spark was lost, 4 times") as caught:
+        train(declared(dies), lake, spark=spark)
+    assert "TMPDIR" in (caught.value.hint or "")
+    assert not lake.table("shoal.fleet_net").exists()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["LineageEvents"]
 
 _BEGINS: dict[str, Any] = {"table": "start", "train": (0, 0), "score": 0}
-_PRODUCER = "https://github.com/shoal"
+_PRODUCER = "urn:shoal"
 _ENDED = {"failed": "FAIL", "skipped": "ABORT"}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +15,23 @@ from shoal.cli.app import command
 from shoal.cli.options import as_json, opened, project_options
 from shoal.errors import ProjectError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 __all__ = ["score", "search", "train"]
+
+
+def _told(reports: Sequence[Any], shown: Callable[[Any, Console], None], *, as_json: bool) -> None:
+    """Prints what was done to each model, and then what went wrong."""
+    if as_json:
+        show.print_json([asdict(report) for report in reports])
+        return
+    out = show.console()
+    shown(reports, out)
+    for report in reports:
+        if report.error:
+            error = show.escape(f"{report.model}: {report.error}")
+            out.print(f"[bold red]error[/]  {error}", markup=True)
 
 
 @command("shoal train delay --alias challenger")
@@ -84,14 +102,7 @@ def train(
                 alias=alias or None,
                 promote=promote,
             )
-    if as_json:
-        show.print_json([asdict(report) for report in reports])
-    else:
-        out = show.console()
-        show.models(reports, out)
-        for report in reports:
-            if report.error:
-                out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
+    _told(reports, show.models, as_json=as_json)
     words = {report.status for report in reports}
     sys.exit(1 if "failed" in words else 75 if "pending" in words else 0)
 
@@ -117,14 +128,7 @@ def search(
     """
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.search(models, trials=trials)
-    if as_json:
-        show.print_json([asdict(report) for report in reports])
-    else:
-        out = show.console()
-        show.searches(reports, out)
-        for report in reports:
-            if report.error:
-                out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
+    _told(reports, show.searches, as_json=as_json)
     sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
 
 
@@ -163,14 +167,7 @@ def score(
         return
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.score(models, everything=everything, url=url, token=token)
-    if as_json:
-        show.print_json([asdict(report) for report in reports])
-    else:
-        out = show.console()
-        show.scores(reports, out)
-        for report in reports:
-            if report.error:
-                out.print(f"[bold red]error[/]  {report.model}: {report.error}", markup=True)
+    _told(reports, show.scores, as_json=as_json)
     sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
 
 

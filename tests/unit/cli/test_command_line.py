@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 import shoal
 from shoal.cli import cli
+from shops import Shops
 
 HEAVY = {"pyspark", "pysail", "mlflow", "pandas", "polars", "deltalake", "sklearn", "starlette"}
 HEAVY |= {"optuna", "hyperopt"}
@@ -197,3 +198,14 @@ def test_unknown_model_and_table_name_the_nearest(project):
     assert "Did you mean 'amount'?" in result.stderr
     result = shell("plan", "--select", "bronze.sale", cwd=folder)
     assert "Did you mean 'bronze.sales'?" in result.stderr
+
+
+def test_an_error_is_printed_as_it_is_also_with_brackets(tmp_path):
+    shops = Shops(tmp_path / "project")
+    (shops.root / "models/sales.py").write_text(
+        'import shoal\n\n\n@shoal.model(table="gold.sales", target="y", by=["shop"])\n'
+        'def sales():\n    raise ValueError("mend [monitor] and [red] of shoal.toml")\n'
+    )
+    done = shell("train", cwd=shops.root)
+    assert done.returncode == 1
+    assert "mend [monitor] and [red] of shoal.toml" in " ".join(done.stdout.split())

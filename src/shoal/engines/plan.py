@@ -103,6 +103,7 @@ class KafkaRead:
         return cls(options=tuple(sorted(named.items())), streaming=streaming)
 
 
+_INPUT = re.compile(r"shoal_input_[0-9a-f]{12}_")  # as `_rewrite_sql` names them
 _LIVE = re.compile(r"^`?live`?\.", re.IGNORECASE)  # Databricks' old word for "this pipeline"
 
 Read = TableRead | FileRead | KafkaRead
@@ -351,8 +352,8 @@ def _source_read(source: SqlSource, metadata: bool) -> Read:
 def fingerprint(plan: Plan) -> str:
     """A name for what the plan says, the same in every process.
 
-    Numbers that the client counts up (plan ids) are left out, and Python functions count by their
-    code, not by their serialised bytes.
+    Numbers that the client counts up (plan ids) and the inputs' own names are left out, and Python
+    functions count by their code, not by their serialised bytes.
     """
     from pyspark.sql.connect.proto import Plan
 
@@ -370,6 +371,10 @@ def fingerprint(plan: Plan) -> str:
             fields.plan_id = numbers.setdefault(fields.plan_id, len(numbers))
         if name == "ExpressionCommon":
             fields.Clear()
+        if name == "SQL":
+            fields.query = _INPUT.sub("shoal_input_", fields.query)
+        if name == "SubqueryAlias":
+            fields.alias = _INPUT.sub("shoal_input_", fields.alias)
         if name == "PythonUDF":
             functions.append(function_text(fields.command))
             fields.command = b""

@@ -453,3 +453,19 @@ def test_ctrl_c_reaches_python_and_not_the_engine() -> None:
         [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "interrupted 3\n"), done.stderr
+
+
+def test_each_rewritten_query_names_its_inputs_for_itself_and_is_known_again(engine) -> None:
+    """Apache Spark makes views of the session of them: two threads' queries must not share them."""
+    plan = plan_of(engine.spark.sql("SELECT a.id FROM first a JOIN second USING (id)"))
+
+    def replace(_read):
+        return plan_of(engine.spark.range(3)).root
+
+    one, other = rewrite(plan, replace), rewrite(plan, replace)
+    names = [
+        {reference.subquery_alias.alias for reference in made.root.with_relations.references}
+        for made in (one, other)
+    ]
+    assert [len(found) for found in names] == [2, 2] and not names[0] & names[1]
+    assert fingerprint(one) == fingerprint(other)

@@ -34,6 +34,7 @@ __all__ = [
     "fingerprint",
     "functions_of",
     "input_plan",
+    "messages_of",
     "plan_of",
     "query_plan",
     "reads",
@@ -207,7 +208,7 @@ def rewrite(plan: Plan, replace: Replace) -> Plan:
     metadata = b"_metadata" in plan.SerializeToString()
     bound = {
         reference.subquery_alias.alias.lower()
-        for message in _messages(plan)
+        for message in messages_of(plan)
         if message.DESCRIPTOR.name == "WithRelations"
         for reference in message.references
     }
@@ -215,13 +216,14 @@ def rewrite(plan: Plan, replace: Replace) -> Plan:
     return copy
 
 
-def _messages(message: Message) -> Iterator[Message]:
+def messages_of(message: Message) -> Iterator[Message]:
+    """A message and all that are in it."""
     yield message
     for descriptor, value in message.ListFields():
         if descriptor.type != descriptor.TYPE_MESSAGE:
             continue
         for part in _parts(value):
-            yield from _messages(part)
+            yield from messages_of(part)
 
 
 def _parts(value: Any) -> list[Message]:
@@ -361,7 +363,7 @@ def fingerprint(plan: Plan) -> str:
     copy.CopyFrom(plan)
     numbers: dict[int, int] = {}
     functions: list[str] = []
-    for message in _messages(copy):
+    for message in messages_of(copy):
         name = message.DESCRIPTOR.name
         fields: Any = message
         if name == "RelationCommon":
@@ -387,7 +389,7 @@ def fingerprint(plan: Plan) -> str:
 def functions_of(plan: Plan) -> list[str]:
     """The names of the Python functions that a plan maps over rows."""
     found = []
-    for message in _messages(plan):
+    for message in messages_of(plan):
         if message.DESCRIPTOR.name == "CommonInlineUserDefinedFunction":
             function: Any = message
             found.append(str(function.function_name))

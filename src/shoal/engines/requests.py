@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc  # type: ignore[import-untyped]
 
 from shoal.engines.koalas import uses_internal_functions, without_internal_functions
-from shoal.engines.plan import ExecutionRefused
+from shoal.engines.older import OlderVersions
+from shoal.engines.plan import ExecutionRefused, messages_of
 
 if TYPE_CHECKING:
     from pyspark.sql.connect.proto import Plan
@@ -42,6 +43,7 @@ class Interceptor(
     def __init__(self) -> None:
         self.sail = True
         self._given = threading.local()
+        self._older = OlderVersions()
 
     @contextlib.contextmanager
     def resolving(self, resolve: Resolve | None) -> Iterator[None]:
@@ -89,10 +91,16 @@ class Interceptor(
         return cast("Resolve | None", getattr(self._given, "resolve", None))
 
     def _spelled(self, request: Any) -> Any:
-        if not self.sail or not uses_internal_functions(request):
+        """The request as Sail understands it."""
+        if not self.sail:
+            return request
+        internal = uses_internal_functions(request)
+        if not internal and not self._older.found(messages_of(request)):
             return request
         copy = _copied(request)
-        without_internal_functions(copy)
+        if internal:
+            without_internal_functions(copy)
+        self._older.lead(self._older.found(messages_of(copy)))
         return copy
 
 

@@ -23,6 +23,20 @@ def run(file: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def told(
+    file: Path, done: subprocess.CompletedProcess[str], total: Counter[str], *, again: bool = False
+) -> bool:
+    """Prints a file's output, and whether all is well; its tests count as they ended at last."""
+    if done.returncode == NO_TESTS:
+        return True
+    print(f"--- {file}{' again, alone' if again else ''}\n{done.stdout}", flush=True)
+    if again or not done.returncode:
+        closing = done.stdout.strip().rsplit("\n", 1)[-1]
+        for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", closing):
+            total["failed" if word == "error" else word] += int(number)
+    return not done.returncode
+
+
 def main() -> int:
     files = [f for f in sorted(Path("tests").rglob("test_*.py")) if "heavy" in f.read_text()]
     total: Counter[str] = Counter()
@@ -30,19 +44,13 @@ def main() -> int:
     with ThreadPoolExecutor(2) as pool:
         running = {pool.submit(run, file): file for file in files}
         for ended in as_completed(running):
-            done, file = ended.result(), running[ended]
-            if done.returncode == NO_TESTS:
-                continue
-            print(f"--- {file}\n{done.stdout}", flush=True)
-            closing = done.stdout.strip().rsplit("\n", 1)[-1]
-            for number, word in re.findall(r"(\d+) (passed|failed|skipped|xfailed|error)", closing):
-                total[word] += int(number)
-            if done.returncode:
-                broken.append(str(file))
+            if not told(running[ended], ended.result(), total):
+                broken.append(running[ended])
+    # Two files share the machine above: what failed there has it for itself once.
+    broken = [file for file in broken if not told(file, run(file), total, again=True)]
     if broken:
         print("Failed:", *broken, sep="\n  ")
-    failed = total["failed"] + total["error"]
-    print(f"{total['passed']} passed, {failed} failed, {total['skipped']} skipped")
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
     return 1 if broken else 0
 
 

@@ -74,7 +74,9 @@ def code_files(folder: Path) -> dict[str, bytes]:
     top = git(folder, "rev-parse", "--show-toplevel")
     commit = git(folder, "rev-parse", "--verify", "HEAD")
     about: dict[str, Any] = {"commit": None, "folder": "."}
-    if top is not None and commit is not None:
+    # A project that the repository around it ignores, such as a demo, is in none of its commits.
+    ignored = git(folder, "check-ignore", "--quiet", str(folder.resolve())) is not None
+    if top is not None and commit is not None and not ignored:
         root = Path(top.decode().rstrip("\n"))
         about |= {
             "commit": commit.decode().strip(),

@@ -1,9 +1,11 @@
 """A model is trained again from what its run kept, in a real process, and compared."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -283,9 +285,6 @@ def test_secrets_and_data_are_not_kept(tmp_path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("x = 1\n")
-    import io
-    import zipfile
-
     names = zipfile.ZipFile(io.BytesIO(code_files(tmp_path)["code.zip"])).namelist()
     assert names == ["model.py"]
     git(tmp_path, "init", "-q")
@@ -294,6 +293,20 @@ def test_secrets_and_data_are_not_kept(tmp_path) -> None:
     assert "model.py" in patch
     for word in (".env", "secrets", "pem", "csv"):
         assert word not in patch
+
+
+def test_a_project_that_the_repository_around_it_ignores_keeps_its_own_files(tmp_path) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("demo/\n")
+    git(tmp_path, "add", ".gitignore")
+    git(tmp_path, "commit", "-q", "-m", "x")
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    (demo / "model.py").write_text("x = 1\n")
+    found = code_files(demo)
+    about = json.loads(found["code.json"])
+    assert (about["commit"], about["folder"], about["kept"]) == (None, ".", "files")
+    assert zipfile.ZipFile(io.BytesIO(found["code.zip"])).namelist() == ["model.py"]
 
 
 def test_what_changed_of_an_environment() -> None:

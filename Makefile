@@ -15,6 +15,10 @@ PYTEST := $(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 install = { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || echo "$(1) could not be installed."
 
+# A program of others, in an environment of its own.
+apart = test -x $(TOOLS)/$(1)/bin/$(1) || { $(UV) venv --quiet --clear $(TOOLS)/$(1) && \
+	  $(UV) pip install --quiet --python $(TOOLS)/$(1)/bin/python $(2); } || echo "$(1) could not be had; its tests are skipped."
+
 .PHONY: controlplane docs help setup setup-heavy servers servers-heavy demo test test-heavy test-fast lint format bench clean
 
 help: ## Show this list
@@ -53,19 +57,20 @@ servers:
 	@command -v mvn >/dev/null || $(call install,maven)
 	@timeout 300 $(RUN) python tests/kafka.py || echo "Kafka's jars could not be fetched; its tests are skipped."
 
-# The browser that the workspace is tested in, and axe-core, which checks that all can use it. The
-# Apache Spark with Delta Lake that engine = "spark" starts, PostgreSQL below MLflow's server, and Azurite,
-# which speaks as Azure's Blob service does. Tests say why they are skipped.
+# The servers and schedulers that read what Shoal writes; the browser that the workspace is tested in,
+# and axe-core, which checks that all can use it; the Apache Spark with Delta Lake that
+# engine = "spark" starts, PostgreSQL below MLflow's server, and Azurite, which speaks as Azure's
+# Blob service does. Tests say why they are skipped.
 servers-heavy: servers
-	@test -x $(TOOLS)/mlserver/bin/mlserver || { $(UV) venv --quiet $(TOOLS)/mlserver && \
-	  $(UV) pip install --quiet --python $(TOOLS)/mlserver/bin/python mlserver==1.7.1 mlserver-mlflow==1.7.1; } || \
-	  echo "MLServer could not be had; its tests are skipped."
+	@$(call apart,mlserver,mlserver==1.7.1 mlserver-mlflow==1.7.1)
+	@$(call apart,dagster,dagster==1.13.29)
+	@$(call apart,airflow,apache-airflow==3.3.2)
 	@command -v chromium >/dev/null || $(call install,chromium)
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || $(call install,postgresql)
+	@command -v npm >/dev/null || $(call install,nodejs npm)
 	@test -s $(TOOLS)/axe/axe.min.js || { mkdir -p $(TOOLS)/axe && cd $(TOOLS)/axe && \
 	  npm pack --silent axe-core@4.14.1 >/dev/null && tar xzf axe-core-*.tgz --strip-components=1 package/axe.min.js package/LICENSE; } || \
 	  echo "axe-core could not be fetched; the tests of accessibility are skipped."
-	@command -v npm >/dev/null || $(call install,nodejs npm)
 	@timeout 300 $(RUN) python tests/stores.py || echo "Azurite could not be fetched; its tests are skipped."
 	@$(RUN) shoal spark setup || echo "Apache Spark could not be had; its tests are skipped."
 

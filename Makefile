@@ -104,6 +104,7 @@ bench: setup ## The benchmarks, as ratios
 	@$(RUN) python benchmarks/pipeline.py
 	@$(RUN) python benchmarks/medallion.py
 	@$(RUN) python benchmarks/ui.py
+	@$(RUN) python benchmarks/browser.py
 
 clean: ## Remove what make made
 	@rm -rf .venv $(TOOLS) demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -18,6 +18,7 @@
   log.checked = low > 0 && high / Math.min(bx[2], by[2]) > 12;
   const L = 46, T = 10, B = 34, R = 10, H = 300;
   let W = 0, grid = new Map(), drag = null, scale, back;
+  const still = document.createElement("canvas"); // the points, while a range is drawn over them
 
   const setup = () => {
     const f = log.checked ? Math.log : (v) => v, g = log.checked ? Math.exp : (v) => v;
@@ -60,10 +61,18 @@
       }
     }
     c.globalAlpha = 1;
-    if (drag?.to) {
-      c.strokeStyle = shoal.css("--accent"); c.lineWidth = 1.5;
-      c.strokeRect(Math.min(drag.from[0], drag.to[0]), Math.min(drag.from[1], drag.to[1]), Math.abs(drag.to[0] - drag.from[0]), Math.abs(drag.to[1] - drag.from[1]));
-    }
+    still.width = canvas.width; still.height = canvas.height;
+    still.getContext("2d").drawImage(canvas, 0, 0);
+  };
+
+  const range = () => {
+    const c = canvas.getContext("2d"), d = devicePixelRatio || 1;
+    c.setTransform(1, 0, 0, 1, 0, 0);
+    c.clearRect(0, 0, canvas.width, canvas.height);
+    c.drawImage(still, 0, 0);
+    c.scale(d, d);
+    c.strokeStyle = shoal.css("--accent"); c.lineWidth = 1.5;
+    c.strokeRect(Math.min(drag.from[0], drag.to[0]), Math.min(drag.from[1], drag.to[1]), Math.abs(drag.to[0] - drag.from[0]), Math.abs(drag.to[1] - drag.from[1]));
   };
 
   const near = (px, py) => {
@@ -88,7 +97,7 @@
   canvas.addEventListener("pointerdown", (event) => { drag = { from: at(event), to: null }; canvas.setPointerCapture(event.pointerId); });
   canvas.addEventListener("pointermove", async (event) => {
     const [px, py] = at(event);
-    if (drag && Math.hypot(px - drag.from[0], py - drag.from[1]) > 6) { drag.to = [px, py]; tip.hidden = true; draw(); return; }
+    if (drag && Math.hypot(px - drag.from[0], py - drag.from[1]) > 6) { drag.to = [px, py]; tip.hidden = true; range(); return; }
     const i = near(px, py);
     canvas.style.cursor = i < 0 ? "crosshair" : "pointer";
     if (i === hovered) return;

@@ -28,7 +28,14 @@ from shoal.lake.snapshots import (
     split_pin,
 )
 from shoal.lake.staging import NULL_PARTITION, Staged, delta_schema, staged_files
-from shoal.lake.summary import ColumnSummary, FileSummary, Summary, file_layout, summarise
+from shoal.lake.summary import (
+    ColumnSummary,
+    FileSummary,
+    Summary,
+    file_layout,
+    newest,
+    summarise,
+)
 from shoal.lake.table import Table
 from shoal.lake.vacuum import Guard, Kept, Vacuumed, abandoned, vacuum
 
@@ -75,6 +82,7 @@ __all__ = [
     "files_read",
     "flows",
     "last_writers",
+    "newest",
     "optimize",
     "pinned_version",
     "read_feed",

@@ -10,7 +10,7 @@ from shoal.lake.reading import data_files, size
 if TYPE_CHECKING:
     from shoal.lake.table import Table
 
-__all__ = ["ColumnSummary", "FileSummary", "Summary", "file_layout", "summarise"]
+__all__ = ["ColumnSummary", "FileSummary", "Summary", "file_layout", "newest", "summarise"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,16 @@ class FileSummary:
     bytes: int
     rows: int | None
     partition: dict[str, Any]
+
+
+def newest(table: Table) -> tuple[str, int]:
+    """Delta's id of a table and its newest version, from one look.
+
+    Raises:
+        TableNotFound: The table does not exist.
+    """
+    opened = table._open()
+    return str(opened.metadata().id), int(opened.version())
 
 
 def summarise(table: Table, version: int | None = None) -> Summary:

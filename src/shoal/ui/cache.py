@@ -10,8 +10,6 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shoal.store import is_url
-
 __all__ = ["Cache", "stamp_of"]
 
 T = TypeVar("T")
@@ -19,28 +17,22 @@ T = TypeVar("T")
 # A file system's clock may stand still for some milliseconds: what changed just now may change
 # again without another time.
 _FRESH_NS = 50_000_000
-_LOOK_SECONDS = 5
 
 
 def stamp_of(*paths: str | Path) -> Hashable:
     """What changes when an entry is made in one of these folders or files.
 
-    Of an object store, which would have to be asked, every few seconds.
     None for what was changed just now, which is not to be kept.
     """
     times: list[int] = []
-    remote = 0
     for path in paths:
-        if is_url(path):
-            remote = int(time.monotonic() / _LOOK_SECONDS)
-            continue
         try:
             times.append(os.stat(path).st_mtime_ns)  # noqa: PTH116  (of hundreds, for each page)
         except OSError:
             times.append(0)
     if times and time.time_ns() - max(times) < _FRESH_NS:
         return None
-    return (*times, remote)
+    return tuple(times)
 
 
 class Cache:

@@ -11,7 +11,7 @@ from shoal.lake import file_layout, summarise
 from shoal.ui.chart import trend
 from shoal.ui.page import clock, number, render
 from shoal.ui.routes import Form, Router, whole
-from shoal.ui.tabledata import OPERATORS, history, quality, sample, users
+from shoal.ui.tabledata import OPERATORS, Sample, history, quality, sample, users
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -78,7 +78,7 @@ def _table(desk: Desk, request: Request) -> Response:
         summary = desk.kept(key, lambda: summarise(table, version), table.name)
     values: dict[str, Any] = {}
     if tab == "rows":
-        values = _rows(request, table, version)
+        values = _rows(desk, request, table, version)
     elif tab == "versions":
         page = whole(asked.get("page"), 1, low=1)
         values = {
@@ -99,25 +99,25 @@ def _table(desk: Desk, request: Request) -> Response:
     )  # fmt: skip
 
 
-def _rows(request: Request, table: Table, version: int) -> dict[str, Any]:
+def _rows(desk: Desk, request: Request, table: Table, version: int) -> dict[str, Any]:
     asked = request.query_params
     page = whole(asked.get("page"), 1, low=1, high=100_000)
     operator = asked.get("op", "eq")
+    wanted: dict[str, Any] = {
+        "column": asked.get("column", ""),
+        "operator": operator if operator in OPERATORS else "eq",
+        "value": asked.get("value", ""),
+        "sort": asked.get("sort", ""),
+        "descending": "desc" in asked,
+        "offset": (page - 1) * _PAGE,
+    }
+
+    def read() -> Sample:
+        return sample(table, version, limit=_PAGE, **wanted)
+
+    wrong = ""
     try:
-        rows, wrong = (
-            sample(
-                table,
-                version,
-                column=asked.get("column", ""),
-                operator=operator if operator in OPERATORS else "eq",
-                value=asked.get("value", ""),
-                sort=asked.get("sort", ""),
-                descending="desc" in asked,
-                limit=_PAGE,
-                offset=(page - 1) * _PAGE,
-            ),
-            "",
-        )
+        rows = desk.rows(table, (version, *wanted.values()), read)
     except TableError as error:
         if error.message.startswith("'") or " no column " in error.message:
             rows, wrong = sample(table, version, limit=_PAGE), error.message

@@ -7,12 +7,15 @@ import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from shoal.errors import ShoalError, TableNotFound, nearest
-from shoal.lake import Summary, summarise
+from shoal.errors import ShoalError, TableError, TableNotFound, nearest
+from shoal.lake import Summary, newest, summarise
+from shoal.store import is_url
 from shoal.ui.cache import Cache, stamp_of
+from shoal.ui.looks import Looks
 
 if TYPE_CHECKING:
     from shoal.engines import Engine
@@ -44,6 +47,8 @@ class Desk:
         self.space = space
         self.cache = Cache()
         self._fleets = Cache(8)
+        self._rows = Cache(40)
+        self._looks = Looks()
         self._starting = threading.Lock()
         self._planning = threading.RLock()
         self.waiting = False
@@ -90,8 +95,7 @@ class Desk:
     def _by_name(self) -> dict[str, Table]:
         lake, root = self.space.lake, self.space.lake.root
         if not isinstance(root, Path):
-            stamp = stamp_of(root)
-            return self.cache.get("tables", stamp, lambda: {t.name: t for t in lake.tables()})
+            return self._looks.of("tables", lambda: {t.name: t for t in lake.tables()})
         schemas = [path for path in root.glob("*") if path.is_dir()] if root.is_dir() else []
         stamp = (tuple(map(str, schemas)), stamp_of(root, *schemas))
         kept = None if stamp[1] is None else stamp
@@ -125,16 +129,24 @@ class Desk:
             tables: Their names; those that do not exist yet count as they come.
         """
         found = [self.find(name) for name in tables]
-        return self.cache.get(key, _stamp([table for table in found if table is not None]), make)
+        there = [table for table in found if table is not None]
+        return self.cache.get(key, self._stamp(there), make)
+
+    def changed(self) -> None:
+        """Says that something was changed from here, which pages then show at once."""
+        self._looks.forget()
+
+    def rows(self, table: Table, key: Hashable, make: Callable[[], T]) -> T:
+        """Rows that a page shows, of which only the last pages' are kept: they may be large."""
+        return self._rows.get((table.name, key), self._stamp([table]), make)
 
     def summary(self, table: Table) -> Summary:
         """A table's newest version."""
         key = ("summary", table.name)
-        return self.cache.get(key, _stamp([table]), lambda: summarise(table))
+        return self.cache.get(key, self._stamp([table]), lambda: summarise(table))
 
     def summaries(self) -> list[Summary]:
         """All tables' newest versions, by name; a table that cannot be read is left out."""
-        from shoal.errors import TableError
 
         def one(table: Table) -> Summary | None:
             try:
@@ -143,7 +155,7 @@ class Desk:
                 return None
 
         tables = self.tables()
-        stamps = [_stamp([table]) for table in tables]
+        stamps = self._stamps(tables)
 
         def read() -> list[Summary]:
             if not tables:
@@ -152,6 +164,20 @@ class Desk:
                 return [found for found in pool.map(one, tables) if found is not None]
 
         return self.cache.get("summaries", None if None in stamps else tuple(stamps), read)
+
+    def _stamps(self, tables: list[Table]) -> list[Hashable]:
+        if not tables or not is_url(self.space.lake.root):
+            return [self._stamp([table]) for table in tables]
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(lambda table: self._stamp([table]), tables))
+
+    def _stamp(self, tables: list[Table]) -> Hashable:
+        """What changes when one of these tables gets a version."""
+        logs = tuple(f"{table.path}/_delta_log" for table in tables)
+        if any(is_url(table.path) for table in tables):
+            return logs, tuple(self._looks.of(t.path, partial(_newest, t)) for t in tables)
+        times = stamp_of(*logs)
+        return None if times is None else (logs, times)
 
     def tracked(self) -> bool:
         """Whether there is a registry to read; none is made by looking."""
@@ -228,8 +254,8 @@ class Desk:
         return self._fleets.get(("fleet", ref), "opened", lambda: self.space.tracker.fleet(ref))
 
 
-def _stamp(tables: list[Table]) -> Hashable:
-    """What changes when one of these tables gets a version."""
-    logs = [f"{table.path}/_delta_log" for table in tables]
-    times = stamp_of(*logs)
-    return None if times is None else (tuple(logs), times)
+def _newest(table: Table) -> Hashable:
+    try:
+        return newest(table)
+    except TableError:
+        return "unreadable"

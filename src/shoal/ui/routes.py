@@ -95,7 +95,10 @@ class Router:
                 return PlainTextResponse("The page is too old; load it again.", 403)
             if role == "editor" and not visitor.edits:
                 return PlainTextResponse("A viewer may not change anything.", 403)
-            return await run_in_threadpool(self._guarded, handler, request, form)
+            try:
+                return await run_in_threadpool(self._guarded, handler, request, form)
+            finally:
+                self.desk.changed()
 
         self.routes.append(Route(path, answer, methods=["POST"], name=path))
 

@@ -121,6 +121,7 @@ class _Runs:
                     yield f"event: part\ndata: {json.dumps(part)}\n\n"
                     before = part
                 if over:
+                    desk.changed()
                     yield "event: end\ndata: {}\n\n"
                     return
                 await asyncio.sleep(_LOOK)

@@ -84,9 +84,14 @@ def run(
     """Refresh tables, train what is stale, score new rows."""
     if continuous:
         from shoal.pipeline import trigger_seconds
+        from shoal.workspace.live import live
 
         interval = trigger_seconds(trigger)
-        with opened(folder, profile) as space, told_to_stop() as told:
+        with (
+            opened(folder, profile) as space,
+            live(space, "run --continuous", select),
+            told_to_stop() as told,
+        ):
             options = space.options(
                 select=select,
                 full_refresh=full_refresh,

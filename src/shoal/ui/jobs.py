@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from shoal.errors import Conflict
 from shoal.ui.routes import Missing
-from shoal.workspace.live import LIVE_ID, feeds, live_folder, read_feed
+from shoal.workspace.feeds import feeds, live_folder, read_feed
+from shoal.workspace.live import LIVE_ID
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,12 +67,14 @@ class Jobs:
         if kind not in KINDS:
             raise Missing(f"There is no command '{kind}' to start.")
         with self._lock:
-            busy = [f for f in feeds(self._space.project.here) if f.running and f.command == "run"]
+            working = [feed for feed in feeds(self._space.project.here) if feed.running]
+            busy = [feed for feed in working if feed.command.startswith("run")]
             starting = kind == "run" and any(self.ours(name) for name in self._runs)
             if kind == "run" and (busy or starting):
                 began = f" that began {busy[0].started:%H:%M:%S} UTC" if busy else ""
                 raise Conflict(
-                    f"A run{began} still works.", hint="Wait until it ends; nothing was started."
+                    f"A run{began} still works.",
+                    hint="Wait until it ends, or stop it; nothing was started.",
                 )
             name = self._start(kind, names, flags)
             if kind == "run":

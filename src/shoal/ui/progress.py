@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shoal.ui.chart import Span
-from shoal.workspace.live import Feed
+from shoal.workspace.feeds import Feed
 
 __all__ = ["Stage", "spans", "stages"]
 
@@ -113,7 +113,7 @@ def stages(feed: Feed, usual: Mapping[str, float]) -> list[Stage]:
             stage.seconds = max(t - stage.start, 0.0)
     for stage in found.values():
         if not stage.report:
-            stage.seconds = max(feed.seconds - stage.start, 0.0)
+            stage.seconds = max(feed.lapse - stage.start, 0.0)
     return list(found.values())
 
 

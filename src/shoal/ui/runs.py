@@ -15,7 +15,7 @@ from shoal.ui.page import render
 from shoal.ui.progress import spans, stages
 from shoal.ui.routes import Form, Missing, Router
 from shoal.ui.rundata import past_runs, usual_seconds
-from shoal.workspace.live import feeds, read_feed
+from shoal.workspace.feeds import feeds, read_feed
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -154,6 +154,8 @@ class _Runs:
             flags.append("--all")
         if kind == "run" and form.one.get("full") == "1":
             flags += [f"--full-refresh={name}" for name in names] or ["--full-refresh-all"]
+        if kind == "run" and form.one.get("continuous") == "1":
+            flags.append("--continuous")
         name = self._jobs.start(kind, names, flags)
         return RedirectResponse(f"/runs/live/{name}", 303)
 

@@ -29,9 +29,10 @@ def run_continuous(
     from shoal.pipeline import rounds
 
     failures, due = 0, models
-    for _ in rounds(trigger):
+    for number in rounds(trigger):
         if stopped():
             raise KeyboardInterrupt
+        space.on_event("round", "", number + 1)
         try:
             report = space.run(options, models=due)
         except RetryableError as error:  # another run holds the lake

@@ -37,7 +37,8 @@ class Opened:
         project: The project.
         on_event: Called with ``(stage, name, value)`` while work goes on: ``("table", name,
             "start" | TableReport)``, ``("train", name, (done, total) | ModelReport)``, ``("score",
-            name, rows | ScoreReport)``. It may be called from several threads.
+            name, rows | ScoreReport)``, ``("round", "", number)`` before each of a continuous run.
+            It may be called from several threads.
     """
 
     def __init__(self, project: Project, *, on_event: Event = _silent) -> None:

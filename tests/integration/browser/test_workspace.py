@@ -321,3 +321,23 @@ def test_a_viewer_enters_by_a_token_and_changes_nothing(browser, root):
             page.get_by_role("heading", name="What to do next").wait_for()
             page.get_by_text("viewer", exact=True).wait_for()
             assert page.get_by_role("button", name="Run").count() == 0
+
+
+def test_a_run_that_keeps_going_is_followed_and_stopped(page, root):
+    page.goto("/runs")
+    page.get_by_label("keep going").check()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_url(re.compile("/runs/live/"))
+    page.get_by_text("it looks every few seconds").wait_for(timeout=180_000)
+    reading = {"region": "north", "meter": "M0000", "day": "2024-12-31", "kwh": 9.5}
+    landed = root / "landing/late.json"
+    landed.write_text(json.dumps(reading | {"temperature": 3.0}) + "\n")
+    os.utime(landed, (1_750_000_000, 1_750_000_000))
+    page.get_by_role("cell", name="refresh bronze.readings").wait_for(timeout=120_000)
+    page.get_by_text("Waits for what is new").wait_for(timeout=120_000)
+    assert page.get_by_role("status").inner_text() == "running"
+    page.get_by_role("button", name="Stop").click()
+    page.locator("#live[data-ended]").wait_for(timeout=60_000)
+    assert page.get_by_role("status").inner_text() == "interrupted"
+    day = pl.col("day") == pl.date(2024, 12, 31)
+    assert pl.read_delta(str(root / "lake/silver/readings")).filter(day).height == 1

@@ -21,7 +21,7 @@ __all__ = ["monitor"]
 
 
 @command("shoal monitor load --retrain --promote")
-@click.argument("models", nargs=-1)
+@click.argument("models", nargs=-1, metavar="[MODELS OR TABLES]...")
 @project_options
 @click.option("--retrain", is_flag=True, help="Fit the segments with an open alarm again.")
 @click.option("--promote", is_flag=True, help="With --retrain: promote, if the gate lets it.")
@@ -35,18 +35,22 @@ def monitor(
     promote: bool,
     as_json: bool,
 ) -> None:
-    """Watch the champions of MODELS (default: all) over what is new since the last time.
+    """Watch champions and tables over what is new since the last time.
+
+    By default all models, and the tables of [monitor.tables] in shoal.toml; a name with a dot is a
+    table.
 
     Features and predictions of new rows are compared with what each member learned from, and
     predictions that came true with what its holdout promised. False alarms among thousands of
-    segments are held down. Findings are rows of shoal.drift_MODEL, alerts go where [alerts] of
-    shoal.toml says. Run it on a schedule: shoal schedule.
+    segments are held down. Findings are rows of shoal.drift_MODEL (of a table, of
+    shoal.drift_table_SCHEMA__TABLE), alerts go where [alerts] of shoal.toml says. Run it on a
+    schedule: shoal schedule.
     """
     from shoal.workspace.watch import retrain_drifted
 
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.monitor(models)
-        watched = [report.model for report in reports if report.window is not None]
+        watched = [report.model for report in reports if report.window and report.version]
         found = [retrain_drifted(space, name, promote=promote) for name in watched if retrain]
     trained = [report for report in found if report is not None]
     if as_json:
@@ -69,7 +73,7 @@ def monitor(
 def _shown(reports: Sequence[MonitorReport]) -> None:
     out = show.console()
     right = ["new rows", "came true", "promised", "now", "tests", "opened", "closed", "open"]
-    grid = show.grid("Windows", "model", "window", *right, "took", right=right)
+    grid = show.grid("Windows", "watched", "window", *right, "took", right=right)
     for report in reports:
         of = "" if report.metric is None else f"{report.metric} "
         grid.add_row(

@@ -16,6 +16,11 @@
     [monitor.models.load]         # the same for one model
     columns = ["lag_48"]          # only these; default all of the model's features
 
+    [monitor.tables."silver.readings"]   # a table, with or without a model
+    by = ["region"]               # its segments; default the table as a whole
+    baseline = "first"            # the rows that it had when it was first watched, or "previous",
+                                  # or a version, such as "12"
+
     [alerts]
     webhook = "env:SHOAL_WEBHOOK" # a URL, or the environment variable that has it
     mail = { to = ["ops@example.org"], host = "mail.example.org", port = 587, user = "shoal" }
@@ -24,7 +29,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,11 +57,13 @@ class Watched:
         checks: What may raise an alarm: ``feature``, ``prediction``, ``error``.
         source: Where windows come from: ``table``, the model's, or ``inferences``, the log of
             ``shoal serve --log``.
-        baseline: ``training``, the rows that the champion learned from, or ``previous``.
+        baseline: ``training``, the rows that the champion learned from, or ``previous``; of a
+            table ``first``, ``previous`` or a version.
         weight: Column whose sum over a segment's new rows tells how much the segment matters.
         columns: Features to compare; None for all.
         raise_after: Windows in a row that open an alarm.
         clear_after: Windows in a row that close one.
+        by: Columns of a table whose values make its segments.
     """
 
     alpha: float = 0.05
@@ -70,6 +77,7 @@ class Watched:
     columns: tuple[str, ...] | None = None
     raise_after: int = 1
     clear_after: int = 1
+    by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,16 +124,28 @@ class MonitorSettings:
     Args:
         every: For models that have no settings of their own.
         models: Those that have.
+        tables: Tables that are watched, by name.
         alerts: Who is told.
     """
 
     every: Watched = field(default_factory=Watched)
     models: Mapping[str, Watched] = field(default_factory=dict)
+    tables: Mapping[str, Watched] = field(default_factory=dict)
     alerts: AlertSettings = field(default_factory=AlertSettings)
 
     def of(self, model: str) -> Watched:
         """How a model is watched."""
         return self.models.get(model, self.every)
+
+    def of_table(self, table: str) -> Watched:
+        """How a table is watched."""
+        return self.tables.get(table) or _for_table(self.every)
+
+
+def _for_table(every: Watched) -> Watched:
+    """What holds for models, as far as it means something for a table."""
+    baseline = every.baseline if every.baseline == "previous" else "first"
+    return replace(every, baseline=baseline, columns=None, weight=None)
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -141,6 +161,9 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "raise_after": (int,),
     "clear_after": (int,),
 }
+_OF_TABLES = (
+    "alpha", "psi", "missing", "weight", "columns", "raise_after", "clear_after", "by", "baseline"
+)  # fmt: skip
 _MAIL = ("to", "sender", "host", "port", "user", "plain")
 
 
@@ -156,19 +179,58 @@ def read_monitor(found: Mapping[str, Any], file: Path) -> MonitorSettings:
     """
     written = dict(table(found, "monitor", file))
     models = table(written, "models", file)
-    written.pop("models", None)
+    tables = table(written, "tables", file)
+    for own in ("models", "tables"):
+        written.pop(own, None)
     every = _watched(Watched(), written, file, " in monitor")
-    each = {}
-    for name, values in models.items():
+    return MonitorSettings(
+        every=every,
+        models={
+            name: _watched(every, values, file, f" in monitor.models.{name}")
+            for name, values in _each(models, file, "models")
+        },
+        tables={
+            name: _watched_table(every, values, file, f' in monitor.tables."{name}"')
+            for name, values in _each(tables, file, "tables")
+        },
+        alerts=_alerts(table(found, "alerts", file), file),
+    )
+
+
+def _each(
+    found: Mapping[str, Any], file: Path, kind: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, values in found.items():
         if not isinstance(values, dict):
             raise ProjectError(
-                f"{file.name}: monitor.models.{name} must hold keys and values; found {values!r}.",
-                hint=f"Write [monitor.models.{name}]",
+                f"{file.name}: monitor.{kind}.{name} must hold keys and values; found {values!r}.",
+                hint=f"Write [monitor.{kind}.{name}]",
             )
-        each[name] = _watched(every, values, file, f" in monitor.models.{name}")
-    return MonitorSettings(
-        every=every, models=each, alerts=_alerts(table(found, "alerts", file), file)
-    )
+        if kind == "tables" and "." not in name:
+            inner = next(iter(values), "table")
+            raise ProjectError(
+                f"{file.name}: monitor.tables.{name} is no table's name with its schema.",
+                hint=f'Write [monitor.tables."{name}.{inner}"], with the quotes',
+            )
+        yield name, values
+
+
+def _watched_table(base: Watched, found: Mapping[str, Any], file: Path, where: str) -> Watched:
+    values = dict(found)
+    by, baseline = values.pop("by", []), str(values.pop("baseline", "first"))
+    known_keys(values, _OF_TABLES, file, where)
+    if not isinstance(by, list) or not all(isinstance(name, str) for name in by):
+        raise ProjectError(
+            f"{file.name}: 'by'{where} must be a list of columns; found {by!r}.",
+            hint='by = ["region"]',
+        )
+    if baseline not in ("first", "previous") and not baseline.isdigit():
+        raise ProjectError(
+            f"{file.name}: 'baseline'{where} is {baseline!r}, which cannot be.",
+            hint='"first", "previous" or a version, such as "12"',
+        )
+    made = _watched(_for_table(base), values, file, where)
+    return replace(made, by=tuple(by), baseline=baseline)
 
 
 def _watched(base: Watched, found: Mapping[str, Any], file: Path, where: str) -> Watched:
@@ -192,7 +254,7 @@ def _watched(base: Watched, found: Mapping[str, Any], file: Path, where: str) ->
         "error": made.error <= 1,
         "checks": not made.checks or not set(made.checks) <= set(CHECKS),
         "source": made.source not in ("table", "inferences"),
-        "baseline": made.baseline not in ("training", "previous"),
+        "baseline": made.baseline not in ("training", "previous", "first"),
         "columns": made.columns == (),
         "raise_after": made.raise_after < 1,
         "clear_after": made.clear_after < 1,

@@ -13,6 +13,7 @@ from shoal.ui.home import add_home
 from shoal.ui.lineage import add_lineage
 from shoal.ui.page import STATIC, render
 from shoal.ui.plan import add_plan
+from shoal.ui.profile import add_profile
 from shoal.ui.routes import Missing, Router, failed
 from shoal.ui.runs import add_runs
 from shoal.ui.segment import add_segment
@@ -50,7 +51,7 @@ def create_ui(
     from starlette.staticfiles import StaticFiles
 
     router = Router(desk)
-    for add in (add_home, add_catalog, add_fleets, add_segment, add_plan, add_runs):
+    for add in (add_home, add_catalog, add_profile, add_fleets, add_segment, add_plan, add_runs):
         add(router)
     add_lineage(router)
     add_sql(router)

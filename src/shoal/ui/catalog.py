@@ -27,6 +27,7 @@ _PAGE = 50
 _TABS = {
     "columns": "Columns",
     "rows": "Rows",
+    "profile": "Profile",
     "versions": "Versions",
     "quality": "Quality",
     "files": "Files",
@@ -79,6 +80,9 @@ def _table(desk: Desk, request: Request) -> Response:
     values: dict[str, Any] = {}
     if tab == "rows":
         values = _rows(desk, request, table, version)
+    elif tab == "profile":
+        against = whole(asked.get("against"), -1, high=newest.version)
+        values = {"against": against if against >= 0 else None}
     elif tab == "versions":
         page = whole(asked.get("page"), 1, low=1)
         values = {

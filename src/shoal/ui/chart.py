@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 from shoal.ui.page import number, seconds_text
 
-__all__ = ["Span", "histogram", "spark", "trend", "waterfall"]
+__all__ = ["Span", "bars", "histogram", "shape", "spark", "trend", "waterfall"]
 
 
 def _markup(parts: Sequence[str]) -> Markup:
@@ -111,6 +111,55 @@ def _counts(values: np.ndarray[Any, Any], edges: np.ndarray[Any, Any]) -> np.nda
 
     found, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     return found
+
+
+def shape(values: np.ndarray[Any, Any], *, label: str) -> Markup:
+    """How values are distributed, without an axis.
+
+    Args:
+        values: Finite numbers.
+        label: What they are, for people who hear the page.
+    """
+    import numpy as np
+
+    if not len(values):
+        return _markup(['<span class="soft">none</span>'])
+    width, height, count = 180, 40, 24
+    found, _ = np.histogram(values, count)
+    step, top = width / count, max(int(found.max()), 1)
+    parts = [_opened(label, width, height)]
+    for i, many in enumerate(found.tolist()):
+        tall = (height - 2) * many / top
+        parts.append(
+            f'<rect class="bars" x="{i * step:.1f}" y="{height - 1 - tall:.1f}" '
+            f'width="{step - 1:.1f}" height="{tall:.1f}"/>'
+        )
+    line = f'<line class="axis" x1="0" x2="{width}" y1="{height - 0.5}" y2="{height - 0.5}"/>'
+    return _markup([*parts, line, "</svg>"])
+
+
+def bars(counts: Sequence[tuple[str, int]], *, label: str) -> Markup:
+    """The most frequent values, each as a bar with its name.
+
+    Args:
+        counts: Values and how often they are there.
+        label: What they are, for people who hear the page.
+    """
+    if not counts:
+        return _markup(['<span class="soft">none</span>'])
+    width, row = 180, 15
+    most = max(count for _, count in counts) or 1
+    told = ", ".join(f"{name} {count:,}" for name, count in counts)
+    parts = [_opened(f"{label}: {told}", width, row * len(counts))]
+    for i, (name, count) in enumerate(counts):
+        short = name if len(name) <= 12 else name[:11] + "…"
+        parts.append(f'<text x="76" y="{i * row + 11}" text-anchor="end">{_escape(short)}</text>')
+        wide = max((width - 82) * count / most, 1)
+        parts.append(
+            f'<rect class="bars" x="82" y="{i * row + 2}" width="{wide:.1f}" height="{row - 5}">'
+            f"<title>{_escape(name)}: {count:,}</title></rect>"
+        )
+    return _markup([*parts, "</svg>"])
 
 
 def spark(values: Sequence[float | None], *, label: str, low: float | None = None) -> Markup:

@@ -143,6 +143,8 @@ class _Runs:
         names: list[str] = []
         if kind == "run":
             names = [desk.table(name).name for name in form.many.get("table", []) if name]
+        elif kind == "monitor" and (table := form.one.get("table", "")):
+            names = [desk.table(table).name]
         elif model := form.one.get("model", ""):
             if model not in desk.pointers() and model not in desk.models():
                 raise Missing(f"There is no model '{model}'.")

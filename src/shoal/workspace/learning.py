@@ -284,17 +284,26 @@ class Learning(Opened):
         return evaluate(self, model, **options)
 
     def monitor(self, names: Sequence[str] = ()) -> list[MonitorReport]:
-        """Watches champions over what is new; see `shoal.workspace.watch.monitor`.
+        """Watches champions and tables over what is new; see `shoal.workspace.watch`.
 
         Args:
-            names: Which models; by default all declared ones.
+            names: Which models and tables (those with a dot); by default all declared models, and
+                the tables of ``[monitor.tables]``.
 
         Raises:
             ProjectError: The project declares no such model.
         """
-        from shoal.workspace.watch import monitor
+        from shoal.workspace.watch import monitor, monitor_table
 
-        return [monitor(self, declaration.name) for declaration in self.declared(names)]
+        tables = [name for name in names if "." in name]
+        models = [name for name in names if "." not in name]
+        if not names:
+            tables = sorted(self.project.monitor.tables)
+        chosen = self.declared(models) if models or (not names and self.models) else []
+        return [
+            *(monitor(self, declaration.name) for declaration in chosen),
+            *(monitor_table(self, name) for name in tables),
+        ]
 
     def promote(self, model: str, version: str | int | None = None, **options: Any) -> Promotion:
         """Moves an alias on, by evidence; see `shoal.workspace.promotion.promote`."""

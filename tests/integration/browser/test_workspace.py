@@ -26,6 +26,7 @@ PAGES = {
     "catalog": "/catalog",
     "table": "/catalog/gold.features",
     "rows": "/catalog/gold.features?tab=rows&sort=kwh&desc=1",
+    "profile": "/catalog/gold.features?tab=profile&against=0",
     "versions": "/catalog/gold.features?tab=versions",
     "quality": "/catalog/silver.readings?tab=quality",
     "files": "/catalog/gold.features?tab=files",
@@ -47,7 +48,7 @@ LOOKS = {
     "dark": {"width": 1280, "height": 800, "color_scheme": "dark"},
     "phone": {"width": 390, "height": 844, "color_scheme": "light", "has_touch": True},
 }
-KEPT = {"home", "catalog", "lineage", "runs", "fleet", "segment", "endpoints", "sql"}
+KEPT = {"home", "catalog", "profile", "lineage", "runs", "fleet", "segment", "endpoints", "sql"}
 
 
 def settled(page) -> None:

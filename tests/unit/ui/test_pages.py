@@ -27,6 +27,10 @@ PAGES = [
     "/catalog?q=silver",
     "/catalog/gold.features",
     "/catalog/gold.features?tab=rows&version=0&sort=kwh&desc=1&column=kwh&op=gt&value=20",
+    "/catalog/gold.features?tab=profile&against=0",
+    "/part/profile/gold.features",
+    "/part/profile/gold.features?version=1&against=0",
+    "/part/profile/shoal.expectations",
     "/catalog/gold.features?tab=versions",
     "/catalog/gold.features?tab=files",
     "/catalog/silver.readings?tab=quality",
@@ -104,6 +108,20 @@ def test_home_says_what_to_do_next_with_its_command(client):
     assert "Decide on the challenger of load" in text
     assert "shoal promote load --segments won" in text
     assert "shoal quality silver.readings" in text
+
+
+def test_a_profile_tells_what_columns_hold_and_how_they_moved(client, desk):
+    text = client.get("/part/profile/gold.features?version=1&against=0").text
+    rows = desk.table("gold.features").scan(1).collect()
+    assert f"{rows.height:,} rows" in text
+    gone = rows["last_week"].is_null().mean()
+    assert f"{100 * gone:.1f} %" in text
+    assert "Most frequent values of region: north" in text
+    assert "Since version 0" in text
+    assert "shoal monitor gold.features" in text
+    desk.space.monitor(["gold.features"])
+    text = client.get("/part/profile/gold.features").text
+    assert "no alarm is open" in text
 
 
 def test_the_plan_names_what_is_stale(client):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import json
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shoal.errors import ModelError, ShoalError
 from shoal.models.code import own_digests
-from shoal.monitoring import judge, profile
+from shoal.monitoring import profile
 from shoal.monitoring.losses import COMPARABLE
 from shoal.workspace.watch.findings import (
     PREDICTION,
-    Findings,
     compared,
     error_metric,
     errors,
     pooled,
 )
+from shoal.workspace.watch.judged import judged_window, numbered
 from shoal.workspace.watch.report import MonitorReport
 from shoal.workspace.watch.rows import (
     baseline,
@@ -31,7 +28,7 @@ from shoal.workspace.watch.rows import (
     with_predictions,
 )
 from shoal.workspace.watch.served import answered, inference_log, served_truth
-from shoal.workspace.watch.store import drift_table, findings, last_window, profiles_table
+from shoal.workspace.watch.store import drift_table, last_window, profiles_table
 from shoal.workspace.watch.tell import tell
 
 if TYPE_CHECKING:
@@ -47,8 +44,6 @@ if TYPE_CHECKING:
     from shoal.workspace.watch.store import Window
 
 __all__ = ["monitor"]
-
-_WORST = 10
 
 
 def monitor(space: Learning, model: str) -> MonitorReport:
@@ -196,9 +191,23 @@ class _Watch:
             value, reference = pooled(metric, kinds[-1])
         weight = segment_weights(told, by, self._weight(rows))
         kinds = [kind for kind in kinds if kind.check in self.watched.checks]
-        table, counts = self._judged(kinds, weight, last, report, number, truth_version)
+        table, counts = judged_window(
+            kinds,
+            weight,
+            {} if last is None else last.states,
+            self.watched,
+            number=number,
+            model_version=self.version.version,
+            details={
+                "table": report.table,
+                "table_id": (self.log or self.table).id(),
+                "truth_version": truth_version,
+                "since": report.since,
+                "table_version": report.table_version,
+            },
+        )
         profiles_table(self.lake, self.declaration.name).append(
-            _numbered(current, number), metadata={"shoal": "window"}
+            numbered(current, number), metadata={"shoal": "window"}
         )
         drift_table(self.lake, self.declaration.name).append(
             table, app=(f"monitor:{self.declaration.name}", number), metadata={"shoal": "monitor"}
@@ -260,92 +269,3 @@ class _Watch:
             frame = rows.select(PROFILE.names).collect().unique(["segment", "column"], keep="last")
             return frame.to_arrow().cast(PROFILE)
         return baseline(self.declaration, self.lake, self.table, self.fleet, found, columns)
-
-    def _judged(
-        self,
-        kinds: list[Findings],
-        weight: Mapping[str, float],
-        last: Window | None,
-        report: MonitorReport,
-        number: int,
-        truth_version: int,
-    ) -> tuple[pa.Table, dict[str, Any]]:
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        states = {} if last is None else last.states
-        whole = sum(weight.values()) or 1.0
-        moment = dt.datetime.now(dt.UTC)
-        same = {"window": number, "at": moment, "model_version": self.version.version}
-        parts = []
-        for kind in kinds:
-            if not kind.names:
-                continue
-            judged = judge(
-                kind.names,
-                kind.p,
-                kind.effect,
-                states,
-                alpha=self.watched.alpha,
-                raise_after=self.watched.raise_after,
-                clear_after=self.watched.clear_after,
-            )
-            share = np.array([weight.get(name[1], 0.0) / whole for name in kind.names])
-            columns = {
-                **kind.columns,
-                **same,
-                "check": kind.check,
-                "effect": kind.effect,
-                "weight": share,
-                "score": kind.effect * share,
-                "q": judged.q,
-                "over": judged.over,
-                "streak": judged.streak,
-                "alarm": judged.alarm,
-                "changed": judged.changed.tolist(),
-            }
-            parts.append(findings(columns, len(kind.names)))
-        table = pa.concat_tables(parts) if parts else findings({}, 0)
-        open_here = {
-            (c, s, n)
-            for c, s, n, alarm in zip(
-                *(table.column(x).to_pylist() for x in ("check", "segment", "column", "alarm")),
-                strict=True,
-            )
-            if alarm
-        }
-        seen = {name for kind in kinds for name in kind.names}
-        older = {name for name, (_, alarm) in states.items() if alarm and name not in seen}
-        worst = table.filter(table.column("alarm")).sort_by([("score", "descending")])
-        names = ["check", "segment", "column", "effect", "score", "value", "reference"]
-        counts = {
-            "tests": int(pc.sum(pc.is_valid(table.column("p"))).as_py() or 0),
-            "over": int(pc.sum(table.column("over")).as_py() or 0),
-            "opened": int(pc.sum(pc.equal(table.column("changed"), "opened")).as_py() or 0),
-            "closed": int(pc.sum(pc.equal(table.column("changed"), "closed")).as_py() or 0),
-            "alarms": len(open_here) + len(older),
-            "worst": tuple(worst.select(names).slice(0, _WORST).to_pylist()),
-        }
-        details = {
-            "table": report.table,
-            "table_id": (self.log or self.table).id(),
-            "truth_version": truth_version,
-            "since": report.since,
-            "table_version": report.table_version,
-            **{k: v for k, v in counts.items() if k != "worst"},
-        }
-        window = findings({**same, "check": "window", "details": json.dumps(details)}, 1)
-        return pa.concat_tables([table, window]), counts
-
-
-def _numbered(sketches: pa.Table, number: int) -> pa.Table:
-    import pyarrow as pa
-
-    rows = sketches.num_rows
-    nothing = pa.nulls(rows, pa.int64())
-    return (
-        sketches.append_column("window", pa.repeat(pa.scalar(number, pa.int64()), rows))
-        .append_column("trained_on_version", nothing)
-        .append_column("origin_version", nothing)
-    )

@@ -11,14 +11,14 @@ __all__ = ["MonitorReport"]
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorReport:
-    """One window of one model.
+    """One window of one model, or of one table.
 
     Attributes:
-        model: The registered model.
+        model: The registered model, or the table.
         status: ``watched``, ``current`` (no new row, no new truth) or ``failed``.
         window: The window's number, from 1.
-        version: The champion that was watched.
-        table: The model's table.
+        version: The champion that was watched; None of a table.
+        table: The model's table, or the one that was watched.
         since: The version of it that the window begins after.
         table_version: The one that it ends with.
         rows: New rows.

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     from shoal.lake import Lake, Table
 
-__all__ = ["ALERTS", "Window", "alerts_table", "drift_table", "last_window", "profiles_table"]
+__all__ = [
+    "ALERTS",
+    "Window",
+    "alerts_table",
+    "drift_table",
+    "last_window",
+    "profiles_table",
+    "table_key",
+]
 
 ALERTS = "shoal.alerts"
 
@@ -75,6 +83,11 @@ class Window:
     table_version: int
     truth_version: int
     states: Mapping[tuple[str, str, str], tuple[int, bool]]
+
+
+def table_key(table: str) -> str:
+    """Under which name the windows of a table are kept, where a model's has its own."""
+    return f"table_{table.replace('.', '__')}"
 
 
 def drift_table(lake: Lake, model: str) -> Table:

@@ -19,8 +19,13 @@ __all__ = ["tell"]
 _WORST = 10
 
 
-def tell(space: Learning, model: str) -> int:
+def tell(space: Learning, model: str, *, shown: str | None = None) -> int:
     """Makes the alerts of windows that have none yet, and delivers those that nobody took.
+
+    Args:
+        space: The workspace.
+        model: Under which name the windows are kept.
+        shown: What people call it; the same by default.
 
     Returns:
         How many could not be delivered; they stay, and the next call tries again.
@@ -28,8 +33,8 @@ def tell(space: Learning, model: str) -> int:
     Raises:
         ProjectError: The settings name an environment variable that is not set.
     """
-    lake = space.lake
-    for alert in _new(lake, model):
+    lake, shown = space.lake, shown or model
+    for alert in _new(lake, model, shown):
         try:
             alerts_table(lake).append(
                 _row(alert, "made"),
@@ -42,7 +47,7 @@ def tell(space: Learning, model: str) -> int:
     if not where.webhook and not where.to:
         return 0
     left = 0
-    for alert in _waiting(lake, model):
+    for alert in _waiting(lake, shown):
         try:
             deliver(alert, where)
         except Unavailable:
@@ -59,7 +64,7 @@ def _where(space: Learning) -> Delivery:
     return Delivery(webhook=given.url(), to=to, password=given.password(), **mail)
 
 
-def _new(lake: Any, model: str) -> Iterator[Alert]:
+def _new(lake: Any, model: str, shown: str) -> Iterator[Alert]:
     import polars as pl
 
     table = drift_table(lake, model)
@@ -88,9 +93,9 @@ def _new(lake: Any, model: str) -> Iterator[Alert]:
         names = ["check", "segment", "column", "effect", "score"]
         yield Alert(
             id=f"{table.id()}-{window}",
-            model=model,
+            model=shown,
             window=int(str(window)),
-            text=f"{model}: {'; '.join(parts)}",
+            text=f"{shown}: {'; '.join(parts)}",
             opened=opened.height,
             closed=closed,
             worst=tuple(opened.select(names).head(_WORST).to_dicts()),

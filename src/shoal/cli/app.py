@@ -39,6 +39,7 @@ _ORDER += [
     "monitor",
     "schedule",
     "quality",
+    "describe",
     "sql",
     "lineage",
     "impact",
@@ -158,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 from shoal.cli import (  # noqa: E402  (they register commands)
     bundle,  # noqa: F401
     deploy,  # noqa: F401
+    describe,  # noqa: F401
     engines,  # noqa: F401
     events,  # noqa: F401
     lake,  # noqa: F401

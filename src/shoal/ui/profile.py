@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_profile"]
 
-# Of a larger table, evenly spaced rows are profiled.
-_ROWS = 2_000_000
-_PSI = 0.2
-
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
@@ -54,11 +50,10 @@ class Column:
 
     @property
     def drifted(self) -> bool:
-        """It differs by so much, and more than by chance."""
-        if self.moved is None or self.moved["p"] is None:
-            return False
-        gone = abs(self.missing - (self.moved["baseline_missing"] or 0.0))
-        return self.moved["p"] < 0.01 and ((self.moved["psi"] or 0) >= _PSI or gone >= 0.1)
+        """It moved far, and more than by chance."""
+        from shoal.workspace.profiles import clearly_moved
+
+        return self.moved is not None and clearly_moved(self.moved)
 
 
 def add_profile(router: Router) -> None:
@@ -67,6 +62,8 @@ def add_profile(router: Router) -> None:
 
 
 def _part(desk: Desk, request: Request) -> Response:
+    from shoal.workspace.profiles import moved as moves
+
     table = desk.table(request.path_params["name"])
     newest = desk.summary(table)
     asked = request.query_params
@@ -75,7 +72,7 @@ def _part(desk: Desk, request: Request) -> Response:
     found = _profile(desk, table, version)
     moved: dict[str, dict[str, Any]] = {}
     if against >= 0 and against != version:
-        moved = _moved(desk, table, against, version)
+        moved = moves(_profile(desk, table, against), found)
     fields = {field.name: field.type for field in table.schema(version)}
     columns = [_column(one, fields[one["column"]], moved) for one in found.to_pylist()]
     left = [name for name in fields if name not in {column.name for column in columns}]
@@ -90,27 +87,10 @@ def _part(desk: Desk, request: Request) -> Response:
 
 def _profile(desk: Desk, table: Table, version: int) -> pa.Table:
     """Sketches of all columns that can be sketched; a version never changes."""
-    import polars as pl
+    from shoal.workspace.profiles import sketched
 
-    from shoal.monitoring import profile
-    from shoal.workspace.watch import comparable
-
-    def read() -> pa.Table:
-        names = comparable(table.schema(version), moments=True)
-        frame = table.scan(version)
-        count = int(frame.select(pl.len()).collect().item())
-        if count > _ROWS:
-            frame = frame.gather_every(-(-count // _ROWS))
-        return profile(frame, [], names) if names else profile(frame.head(0), [], [])
-
-    return desk.kept(("profile", table.name, version), read, table.name)
-
-
-def _moved(desk: Desk, table: Table, before: int, after: int) -> dict[str, dict[str, Any]]:
-    from shoal.monitoring import drift
-
-    told = drift(_profile(desk, table, before), _profile(desk, table, after))
-    return {row["column"]: row for row in told.to_pylist()}
+    key = ("profile", table.name, version)
+    return desk.kept(key, lambda: sketched(table, version), table.name)
 
 
 def _column(one: dict[str, Any], kind: pa.DataType, moved: dict[str, dict[str, Any]]) -> Column:

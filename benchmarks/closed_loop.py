@@ -22,7 +22,7 @@ from rich.table import Table
 
 from shoal.cli.project import write_template
 from shoal.workspace import Workspace
-from shoal.workspace.watch import retrain_drifted
+from shoal.workspace.watch import retrain_drifted, settle
 
 FIRST_DAYS = 56
 BEGIN = dt.date(2014, 8, 24)
@@ -54,7 +54,7 @@ def main() -> None:
     pumps = BEGIN + dt.timedelta(days=7 * (given.pump_week - 1) + 1)
     grid = Table(title=f"{given.meters} meters; heat pumps from week {given.pump_week}")
     for name in ("week", "changed: loop", "changed: alone", "others: loop", "others: alone",
-                 "alarms", "opened", "closed", "fitted again", "loop s"):  # fmt: skip
+                 "alarms", "opened", "closed", "fitted again", "champion", "loop s"):  # fmt: skip
         grid.add_column(name, justify="right")
     with tempfile.TemporaryDirectory() as folder:
         roots = [Path(folder) / name for name in ("loop", "alone")]
@@ -66,7 +66,7 @@ def main() -> None:
         for week in range(given.weeks + 1):
             until = BEGIN + dt.timedelta(days=7 * week)
             days = FIRST_DAYS if week == 0 else 7
-            errors, told, fitted, seconds = [], None, "", 0.0
+            errors, told, fitted, champion, seconds = [], None, "", "", 0.0
             for root in roots:
                 module["land"](root / "landing", given.meters, days, until, 0, None, pumps)
                 with Workspace.open(root) as space:
@@ -84,8 +84,11 @@ def main() -> None:
                         begun = time.perf_counter()
                         (told,) = space.monitor()
                         assert told.status == "watched", told
+                        settled = settle(space, "load")
                         again = retrain_drifted(space, "load", promote=True)
                         seconds = time.perf_counter() - begun
+                        champion = str(space.tracker.resolve("load@champion").version)
+                        assert not settled or "version" in settled, settled
                         if again is not None:
                             assert again.status == "trained", again.error
                             fitted = (
@@ -96,7 +99,8 @@ def main() -> None:
                 grid.add_row(
                     str(week),
                     *(f"{e:.4f}" for e in (with_changed, without_changed, with_others, without_others)),
-                    str(told.alarms), str(told.opened), str(told.closed), fitted, f"{seconds:.1f}",
+                    str(told.alarms), str(told.opened), str(told.closed), fitted, champion,
+                    f"{seconds:.1f}",
                 )  # fmt: skip
         grid.caption = f"{len(changed)} meters changed"
     Console(width=130).print(grid)

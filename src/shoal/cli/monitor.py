@@ -24,7 +24,11 @@ __all__ = ["monitor"]
 @click.argument("models", nargs=-1, metavar="[MODELS OR TABLES]...")
 @project_options
 @click.option("--retrain", is_flag=True, help="Fit the segments with an open alarm again.")
-@click.option("--promote", is_flag=True, help="With --retrain: promote, if the gate lets it.")
+@click.option(
+    "--promote",
+    is_flag=True,
+    help="Promote, if the gate lets it: with --retrain what was fitted, and who challenges since.",
+)
 @as_json
 def monitor(
     models: tuple[str, ...],
@@ -46,22 +50,27 @@ def monitor(
     shoal.drift_table_SCHEMA__TABLE), alerts go where [alerts] of shoal.toml says. Run it on a
     schedule: shoal schedule.
     """
-    from shoal.workspace.watch import retrain_drifted
+    from shoal.workspace.watch import retrain_drifted, settle
 
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.monitor(models)
         watched = [report.model for report in reports if report.window and report.version]
+        settled = {name: settle(space, name) for name in watched if promote}
         found = [retrain_drifted(space, name, promote=promote) for name in watched if retrain]
     trained = [report for report in found if report is not None]
     if as_json:
         show.print_json(
             {
                 "windows": [asdict(report) for report in reports],
+                "settled": {name: text for name, text in settled.items() if text},
                 "trained": [asdict(report) for report in trained],
             }
         )
     else:
         _shown(reports)
+        for name, text in settled.items():
+            if text:
+                show.console().print(f"[bold]{show.escape(name)}[/]  {show.escape(text)}")
         if trained:
             show.models(trained, show.console())
         elif retrain:

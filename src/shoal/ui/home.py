@@ -69,7 +69,13 @@ def _home(desk: Desk, request: Request) -> Response:
         "broken": sum(1 for run in recent if run.state != "good"),
     }
     broken = [one for one in all_quality(desk) if one["last"]["failed"]]
-    steps = [*_run_steps(runs), *_fleet_steps(desk, healths), *_quality_steps(broken)]
+    steps = [
+        *_run_steps(runs),
+        *_first_training(desk, runs),
+        *_fleet_steps(desk, healths),
+        *_table_steps(desk, [table.name for table in own]),
+        *_quality_steps(broken),
+    ]
     return render(
         request, desk, "home.html", page="home", title="Home", numbers=numbers, runs=runs[:6],
         steps=steps, broken=broken[:6], healths=healths,
@@ -126,6 +132,44 @@ def _run_steps(runs: list[Any]) -> list[Step]:
     return []
 
 
+def _first_training(desk: Desk, runs: list[Any]) -> list[Step]:
+    """Where tables are there, and models are declared of which none was ever trained."""
+    files = desk.space.project.models()
+    if not runs or not files or desk.pointers():
+        return []
+    names = ", ".join(file.path.name for file in files[:3])
+    return [
+        Step(
+            title="Train the models for the first time",
+            why=f"Models are declared in {names}, and none is registered.",
+            command="shoal train",
+            start=(("kind", "train"),),
+        )
+    ]
+
+
+def _table_steps(desk: Desk, names: list[str]) -> list[Step]:
+    """Tables with an open alarm."""
+    from shoal.workspace.watch import table_key
+
+    steps = []
+    for name in names:
+        drift = drift_of(desk, table_key(name))
+        if drift is not None and drift.alarms:
+            columns = sorted({str(one["column"]) for one in drift.worst if one["alarm"]})
+            steps.append(
+                Step(
+                    title=f"{name} drifts",
+                    why=f"{drift.alarms:,} alarms are open: {', '.join(columns[:5])}.",
+                    state="warn",
+                    command=f"shoal monitor {name}",
+                    href=f"/catalog/{quote(name)}?tab=profile",
+                    look="Its columns",
+                )
+            )
+    return steps
+
+
 def _fleet_steps(desk: Desk, healths: list[tuple[FleetInfo, dict[str, int]]]) -> list[Step]:
     steps = []
     for info, counts in healths:
@@ -152,6 +196,7 @@ def _fleet_steps(desk: Desk, healths: list[tuple[FleetInfo, dict[str, int]]]) ->
                     command=f"shoal monitor {info.name} --retrain",
                     href=page,
                     look="The segments",
+                    start=(("kind", "monitor"), ("model", info.name), ("retrain", "1")),
                 )
             )
         if info.challenger and info.champion:

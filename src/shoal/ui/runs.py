@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shoal.ui.chart import waterfall
-from shoal.ui.fleetdata import all_fleets
 from shoal.ui.jobs import KINDS, Jobs
 from shoal.ui.mlflow import TrackingPages
 from shoal.ui.page import render
@@ -62,7 +61,8 @@ class _Runs:
             trainings = desk.cache.get("trainings", stamp, lambda: desk.space.tracker.runs(30))
         return render(
             request, desk, "runs.html", page="runs", title="Runs", runs=runs[:60], lately=lately,
-            trainings=trainings, fleets=[info.name for info in all_fleets(desk)],
+            trainings=trainings, models=sorted(desk.pointers()),
+            declared=bool(desk.space.project.models()),
             tables=[name for name in desk.names() if not name.startswith("shoal.")],
             usual=_usual(runs), tracking=self._pages.where(),
         )  # fmt: skip
@@ -149,15 +149,7 @@ class _Runs:
             if model not in desk.pointers() and model not in desk.models():
                 raise Missing(f"There is no model '{model}'.")
             names = [model]
-        flags = []
-        if kind == "train" and form.one.get("failed") == "1":
-            flags.append("--failed")
-        if kind == "train" and form.one.get("all") == "1":
-            flags.append("--all")
-        if kind == "run" and form.one.get("full") == "1":
-            flags += [f"--full-refresh={name}" for name in names] or ["--full-refresh-all"]
-        if kind == "run" and form.one.get("continuous") == "1":
-            flags.append("--continuous")
+        flags = _flags(kind, form.one, names)
         name = self._jobs.start(kind, names, flags)
         return RedirectResponse(f"/runs/live/{name}", 303)
 
@@ -183,6 +175,23 @@ class _Runs:
         _ = desk, request, form
         self._pages.start()
         return RedirectResponse("/runs/mlflow", 303)
+
+
+# What a page's box adds to a command.
+_BOXES = {
+    ("train", "failed"): "--failed",
+    ("train", "all"): "--all",
+    ("monitor", "retrain"): "--retrain",
+    ("run", "continuous"): "--continuous",
+}
+
+
+def _flags(kind: str, given: Mapping[str, str], tables: list[str]) -> list[str]:
+    """The flags of a command; none of a request's own words is among them."""
+    flags = [flag for (of, box), flag in _BOXES.items() if of == kind and given.get(box) == "1"]
+    if kind == "run" and given.get("full") == "1":
+        flags += [f"--full-refresh={name}" for name in tables] or ["--full-refresh-all"]
+    return flags
 
 
 def _usual(runs: list[Any]) -> float | None:

@@ -110,6 +110,34 @@ def test_home_says_what_to_do_next_with_its_command(client):
     assert "shoal quality silver.readings" in text
 
 
+def test_what_was_never_trained_is_trained_from_home(tmp_path, engine):
+    root = tmp_path / "new"
+    meters.write_project(root, meters=4)
+    with Workspace.open(root) as space:
+        space.engine = engine
+        client = client_of(Desk(space))
+        assert "Run the project for the first time" in client.get("/").text
+        assert not space.run(space.options(), models=False).failed
+        text = client.get("/").text
+        assert "Train the models for the first time" in text
+        assert 'name="kind" value="train"' in text
+        assert "all models" in client.get("/runs").text
+
+
+def test_a_table_that_drifts_is_told_at_home(tmp_path, engine):
+    root = tmp_path / "new"
+    meters.write_project(root, meters=4)
+    with Workspace.open(root) as space:
+        space.engine = engine
+        table = space.lake.table("silver.other")
+        for shift in (0.0, 5.0):
+            table.append(pl.DataFrame({"x": np.arange(200) / 100 + shift}).to_arrow())
+            space.monitor(["silver.other"])
+        text = client_of(Desk(space)).get("/").text
+    assert "silver.other drifts" in text
+    assert "/catalog/silver.other?tab=profile" in text
+
+
 def test_a_profile_tells_what_columns_hold_and_how_they_moved(client, desk):
     text = client.get("/part/profile/gold.features?version=1&against=0").text
     rows = desk.table("gold.features").scan(1).collect()

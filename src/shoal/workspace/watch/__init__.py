@@ -2,7 +2,7 @@
 
 from shoal.workspace.watch.monitor import monitor
 from shoal.workspace.watch.report import MonitorReport
-from shoal.workspace.watch.retrain import drifted, retrain_drifted
+from shoal.workspace.watch.retrain import drifted, retrain_drifted, settle
 from shoal.workspace.watch.store import table_key
 from shoal.workspace.watch.tables import comparable, monitor_table
 
@@ -13,5 +13,6 @@ __all__ = [
     "monitor",
     "monitor_table",
     "retrain_drifted",
+    "settle",
     "table_key",
 ]

@@ -1,10 +1,14 @@
-"""Closing the loop: exactly the segments whose alarm is open are trained again."""
+"""Closing the loop: exactly the segments whose alarm is open are trained again, and promoted.
+
+A version whose gate was closed when it was trained stays the challenger. The next window has rows
+that neither it nor the champion saw: they are compared on these, and the gate is asked again.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shoal.errors import ModelError
+from shoal.errors import GateClosed, ModelError
 from shoal.workspace.watch.rows import members
 from shoal.workspace.watch.store import drift_table, last_window
 
@@ -12,7 +16,7 @@ if TYPE_CHECKING:
     from shoal.workspace.learning import Learning
     from shoal.workspace.report import ModelReport
 
-__all__ = ["drifted", "retrain_drifted"]
+__all__ = ["drifted", "retrain_drifted", "settle"]
 
 
 def drifted(space: Learning, model: str) -> list[str]:
@@ -61,6 +65,39 @@ def _ends(space: Learning, model: str) -> dict[int, int]:
             for window, details in rows.select("window", "details").collect().iter_rows()
         )
     }
+
+
+def settle(space: Learning, model: str) -> str:
+    """Compares a waiting challenger on rows that neither version saw, and promotes it by its gate.
+
+    Args:
+        space: The workspace.
+        model: The model's name; of one without a gate no challenger waits.
+
+    Returns:
+        What was done, for a person; empty when there is no challenger, or no such row yet.
+    """
+    from shoal.workspace.evaluate import evaluate
+    from shoal.workspace.evaluation_rows import choose_rows
+    from shoal.workspace.promotion import CHAMPION, promote
+
+    (declaration,) = space.declared([model])
+    (pointers,) = space.tracker.pointers(model)
+    waits, holds = (pointers.aliases.get(name) for name in ("challenger", CHAMPION))
+    if declaration.promote_if is None or waits is None or holds is None or waits <= holds:
+        return ""
+    versions = {
+        name: space.tracker.resolve(f"{model}/{number}")
+        for name, number in (("challenger", waits), ("champion", holds))
+    }
+    if choose_rows(declaration, space.lake, versions).seen != "neither":
+        return ""
+    evaluate(space, model, challenger=str(waits), champion=str(holds))
+    try:
+        done = promote(space, model, waits, why="better on rows that neither had seen")
+    except (GateClosed, ModelError) as error:
+        return f"version {waits} stays the challenger: {error.message}"
+    return f"version {waits} promoted: {'; '.join(done.gate)}"
 
 
 def retrain_drifted(space: Learning, model: str, *, promote: bool = False) -> ModelReport | None:

@@ -111,6 +111,12 @@ def train(
 @click.argument("models", nargs=-1)
 @project_options
 @click.option("--trials", type=click.IntRange(min=1), help="How many; default as declared.")
+@click.option(
+    "--optuna",
+    "storage",
+    help="Then also put the studies into this storage of Optuna's, such as sqlite:///optuna.db.",
+)
+@click.option("--scope", help="With --optuna: the segment or group, where each has a search.")
 @as_json
 def search(
     models: tuple[str, ...],
@@ -118,16 +124,25 @@ def search(
     folder: Path | None,
     profile: str | None,
     trials: int | None,
+    storage: str | None,
+    scope: str | None,
     as_json: bool,
 ) -> None:
     """Search for the parameters of MODELS (default: all that declare a search), and train nothing.
 
     A search that was interrupted goes on from its trials, and the next training takes what was
     found. New rows alone start no search at training: this command searches the table as it is
-    now. The trials are rows of shoal.trials_MODEL.
+    now. The trials are rows of shoal.trials_MODEL; optuna-dashboard reads the storage that --optuna
+    names.
     """
     with show.watching(quiet=as_json) as event, opened(folder, profile, on_event=event) as space:
         reports = space.search(models, trials=trials)
+        if storage is not None:
+            from shoal.training.search import copy_study
+
+            for report in reports:
+                if report.status != "failed":
+                    copy_study(space.study(report.model, scope), storage, report.model)
     _told(reports, show.searches, as_json=as_json)
     sys.exit(1 if any(report.status == "failed" for report in reports) else 0)
 

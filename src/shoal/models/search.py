@@ -38,8 +38,10 @@ class Search:
         sampler: An Optuna sampler, or a function of a seed that returns one; for a Hyperopt space
             an algorithm such as ``tpe.suggest``. Default Optuna's ``TPESampler``, and per segment
             random candidates that all segments share.
-        pruner: An Optuna pruner, told the metric after growing shares of the segments; default
-            ``MedianPruner``. A search over fewer than 16 segments prunes nothing.
+        pruner: An Optuna pruner; default ``MedianPruner``. It is told the metric after growing
+            shares of 16 and more segments; of a single model after 12, 25 and 50% of the trees of
+            XGBoost or LightGBM, or of a net's epochs. Other models are measured in one piece, and
+            Hyperopt prunes nothing.
         validation: The share of the training rows that trials are measured on.
         parallel: Trials of a model without segments that are chosen at once and measured side by
             side, each in a process of one thread. What is found depends on this number, and on no

@@ -2,7 +2,8 @@
 
 A finding counts when its effect is large *and* it is not likely chance among all the tests of its
 window: Benjamini and Hochberg's q-value is at most alpha. An alarm opens after so many windows in
-a row that count, and closes after so many in a row whose effect is below half of what opens it.
+a row that count, and closes after so many in a row whose effect is below half of what opens it, or
+likely chance in a test of its own: it was found among all, and is no longer one of many.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def judge(
     """
     q = q_values(p)
     over = (q <= alpha) & (effect >= 1.0)
-    quiet = ~over & ~((q <= alpha) & (effect >= _QUIET))
+    quiet = ~over & ~((p <= alpha) & (effect >= _QUIET))
     past = [before.get(name, (0, False)) for name in names]
     streak = np.array([number for number, _ in past], dtype=np.int64)
     alarm = np.array([was for _, was in past], dtype=bool)

@@ -21,6 +21,7 @@ from shoal.training.lean import lean_fit, lean_predict
 from shoal.training.measured import Window, held_columns
 from shoal.training.rows import SortedRows, clean_rows, own_rows, read_rows
 from shoal.training.split import split_windows
+from shoal.training.stages import STAGES
 from shoal.training.weights import fit_plainly
 
 __all__ = ["FitJob", "SegmentFits", "fit_segments"]
@@ -183,9 +184,15 @@ class SegmentFits:
         job = self.job
         features, target, weights = rows.features, rows.target, rows.weights
         estimator = job.build()
+        if (stages := STAGES.get()) is not None:
+            stages.watch(estimator, lambda shown: self._window(shown, rows, cut, end))
         past = self._coded(target[:cut])
         self.fit(estimator, features[:cut], past, None if weights is None else weights[:cut])
-        later = features[cut:end]
+        return self._window(estimator, rows, cut, end)
+
+    def _window(self, estimator: Any, rows: SortedRows, cut: int, end: int) -> Window:
+        job, features, target = self.job, rows.features, rows.target
+        past, later = self._coded(target[:cut]), features[cut:end]
         guess = np.asarray(self.predict(estimator, later)).reshape(-1)
         _finite(guess)
         truth = self._coded(target[cut:end])

@@ -21,6 +21,8 @@ from shoal.workspace.search import search_model
 from shoal.workspace.training import Scope, last_training, train_model
 
 if TYPE_CHECKING:
+    import optuna
+
     from shoal.models import Fleet, ModelDeclaration
     from shoal.serving import ServedModels
     from shoal.tracking import ModelVersion
@@ -145,6 +147,22 @@ class Learning(Opened):
             self._train(declaration, "asked for", alias, scope, promoting=promote)
             for declaration in chosen
         ]
+
+    def study(self, model: str, scope: str | None = None) -> optuna.Study:
+        """The trials of a model's newest search as a study of Optuna's, in memory.
+
+        Args:
+            model: The model's name.
+            scope: Key of a segment or group where each has its own search, such as ``["UA"]``.
+
+        Raises:
+            ProjectError: The project declares no such model.
+            TrainingError: It has no such trials.
+        """
+        from shoal.training.search import optuna_study
+
+        (declaration,) = self.declared([model])
+        return optuna_study(declaration, self.lake, scope)
 
     def search(self, names: Sequence[str] = (), *, trials: int | None = None) -> list[SearchReport]:
         """Searches for models' parameters on their tables as they are now; trains nothing.

@@ -35,6 +35,25 @@ def test_an_alarm_opens_after_windows_in_a_row_and_closes_after_quiet_ones():
     ]
 
 
+def test_an_alarm_stays_where_only_the_others_were_quiet():
+    """What was found among many is judged by itself from then on."""
+    names = [("error", f'["{i}"]', "mae") for i in range(200)]
+    p = np.full(200, 0.6)
+    p[0] = 1e-5
+    effect = np.full(200, 2.0)
+    first = judge(names, p, effect, {}, alpha=0.05)
+    assert first.alarm.tolist() == [True] + [False] * 199
+    state = {name: (int(s), bool(a)) for name, s, a in zip(
+        names, first.streak, first.alarm, strict=True)}  # fmt: skip
+    p[0] = 0.005  # not enough to be found among 200, but no chance either
+    second = judge(names, p, effect, state, alpha=0.05)
+    assert second.q[0] > 0.05
+    assert (bool(second.alarm[0]), str(second.changed[0])) == (True, "")
+    p[0] = 0.3
+    third = judge(names, p, effect, state, alpha=0.05)
+    assert str(third.changed[0]) == "closed"
+
+
 def test_ten_thousand_segments_without_drift_raise_next_to_no_alarm():
     random = np.random.default_rng(0)
     p = random.random(10_000)

@@ -8,6 +8,7 @@ so a search that was killed goes on from them, and one that is finished is not m
 from __future__ import annotations
 
 from shoal.training.search.found import Found
+from shoal.training.search.optuna_study import copy_study, optuna_study
 from shoal.training.search.run import search
 
-__all__ = ["Found", "search"]
+__all__ = ["Found", "copy_study", "optuna_study", "search"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,12 @@ import pyarrow as pa
 from shoal.models import ModelDeclaration
 from shoal.training.job import FitJob
 from shoal.training.kernel import fit_segments
+from shoal.training.measured import Window, held_columns
 from shoal.training.search.score import is_greater_better, score
 from shoal.training.search.space import Point, Space, plain_json
 from shoal.training.search.studies import new_study, quiet
 from shoal.training.search.trials import Trial
+from shoal.training.stages import STAGES, Stages
 from shoal.training.task import Task
 from shoal.training.tuned import with_params
 
@@ -38,12 +41,16 @@ class Measured:
         rows: Validation rows, int64, shape (segments,).
         seconds: Processor seconds, shape (segments,).
         errors: Why segments were not measured, or None.
+        steps: Of a single model that tells of its rounds, the metric by their percentage.
+        pruned: It was given up at the last of them.
     """
 
     sums: Array
     rows: Array
     seconds: Array
     errors: list[str | None]
+    steps: Mapping[int, float] = field(default_factory=dict)
+    pruned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,8 @@ class SearchJob:
         """Measure the task's segments.
 
         The task's note is JSON: ``{"points": [...]}``, where null stands for the baseline, gives a
-        row per point and segment; ``{"scopes": [...], "known": {scope: [trial, ...]}}`` makes a
+        row per point and segment, and with ``"before": [trial, ...]`` gives up where the pruner
+        would, after these trials; ``{"scopes": [...], "known": {scope: [trial, ...]}}`` makes a
         search for each segment and gives a row per trial.
         """
         note = json.loads(task.note)
@@ -80,7 +88,11 @@ class SearchJob:
             for point in note["points"]:
                 if len(memo) > _MOST_SHARED:
                     memo.clear()
-                found.append(self._measure(part, offsets, point, memo))
+                if "before" in note:
+                    before = [Trial(**_steps(trial)) for trial in note["before"]]
+                    found.append(self._pruned(part, offsets, point, before))
+                else:
+                    found.append(self._measure(part, offsets, point, memo))
             return pa.RecordBatch.from_pydict(_columns(found))
         trials: list[Trial] = []
         with quiet():
@@ -110,6 +122,30 @@ class SearchJob:
             study.tell(trial.state, trial.value)
             made.append(Trial(**{**vars(trial), "number": number}))
         return made
+
+    def _pruned(
+        self, rows: pa.Table, offsets: Array, point: Point, before: list[Trial]
+    ) -> Measured:
+        """One model measured with a point, or given up; nothing here depends on when it is run."""
+        metric = self.fit.metric
+        with quiet():
+            study = new_study(
+                self.space, greater=is_greater_better(metric), seed=self.fit.seed, scope="[]"
+            )
+            study.replay(before)
+            study.take(point)
+            stages = Stages(value=self._value, hopeless=study.hopeless)
+            token = STAGES.set(stages)
+            try:
+                found = self._measure(rows, offsets, point)
+            finally:
+                STAGES.reset(token)
+        return replace(found, steps=stages.steps, pruned=stages.pruned)
+
+    def _value(self, window: Window) -> float | None:
+        columns = held_columns(self.fit, 1, [(0, [window])])
+        value = float(score(self.fit.metric, _matrix(columns[f"sums_{self.fit.metric}"]))[0])
+        return value if np.isfinite(value) else None
 
     def _measure(
         self,
@@ -217,6 +253,7 @@ def measured_of(batch: pa.RecordBatch, segments: int) -> list[Measured]:
                 rows=part.column("held").to_numpy(),
                 seconds=part.column("core_seconds").to_numpy(),
                 errors=part.column("error").to_pylist(),
+                **_looked(part.column("looked")[0].as_py()),
             )
         )
     return found
@@ -266,4 +303,15 @@ def _columns(found: list[Measured]) -> dict[str, pa.Array]:
         "held": pa.array(np.concatenate([m.rows for m in found]), pa.int64()),
         "core_seconds": pa.array(np.concatenate([m.seconds for m in found]), pa.float64()),
         "error": pa.array([e for m in found for e in m.errors], pa.string()),
+        "looked": pa.array([_look_text(m) for m in found for _ in m.errors], pa.string()),
     }
+
+
+def _look_text(measured: Measured) -> str | None:
+    if not measured.steps:
+        return None
+    return json.dumps({"steps": dict(measured.steps), "pruned": measured.pruned})
+
+
+def _looked(text: str | None) -> dict[str, Any]:
+    return _steps(json.loads(text)) if text else {}

@@ -41,13 +41,14 @@ def search_rounds(work: Work, parallel: int) -> None:
     study.replay(known)
     seen = {trial.point: trial for trial in reversed(known)}
     count = len(known)
+    told = list(known)
     while count < work.wanted:
         points = study.ask_many(min(parallel, work.wanted - count))
         if not points:
             return
         texts = [json.dumps(point) for point in points]
         new = {t: p for t, p in zip(texts, points, strict=True) if t not in seen}
-        found = dict(zip(new, _measure(work, list(new.values())), strict=True))
+        found = dict(zip(new, _measure(work, list(new.values()), told), strict=True))
         trials = []
         for number, (text, point) in enumerate(zip(texts, points, strict=True), count):
             same = seen.get(text)  # the same point measures the same again
@@ -56,23 +57,28 @@ def search_rounds(work: Work, parallel: int) -> None:
                 trials.append(replace(same, number=number))
             else:
                 trials.append(replace(same, number=number, seconds=0.0))
-        study.tell_many([(trial.state, trial.value) for trial in trials])
+        study.tell_many(trials)
         work.add(trials)
+        told += trials
         count += len(trials)
 
 
-def _measure(work: Work, points: list[Point]) -> list[Measured]:
+def _measure(work: Work, points: list[Point], before: list[Trial]) -> list[Measured]:
+    """The points of a round; each is pruned by what all rounds before it found."""
     found: dict[int, Measured] = {}
-    tasks = [
-        Task(first=i, offsets=work.offsets[:2], note=json.dumps({"points": [point]}).encode())
-        for i, point in enumerate(points)
-    ]
+    same: dict[str, object] = {}
+    if not work.space.search.is_hyperopt:
+        same["before"] = [vars(trial) for trial in before]
+    notes = [json.dumps({"points": [point], **same}).encode() for point in points]
+    tasks = [Task(first=i, offsets=work.offsets[:2], note=note) for i, note in enumerate(notes)]
     work.pool.run(tasks, lambda task, batch: found.update({task.first: measured_of(batch, 1)[0]}))
     return [found[i] for i in range(len(points))]
 
 
 def _trial(work: Work, scope: str, point: Point, measured: Measured) -> Trial:
     value = float(score(work.fit.metric, measured.sums[:1])[0])
+    if measured.pruned:
+        value = measured.steps[max(measured.steps)]
     failed = not np.isfinite(value)
     undefined = f"{work.fit.metric} is undefined on the validation rows"
     return Trial(
@@ -80,8 +86,9 @@ def _trial(work: Work, scope: str, point: Point, measured: Measured) -> Trial:
         number=0,
         params=params_text(work.space, point),
         point=json.dumps(point),
-        state="failed" if failed else "complete",
+        state="failed" if failed else "pruned" if measured.pruned else "complete",
         value=None if failed else value,
+        steps=dict(measured.steps),
         rows=int(measured.rows.sum()),
         error=(measured.errors[0] or undefined) if failed else None,
         seconds=float(measured.seconds.sum()),

@@ -206,7 +206,7 @@ def _search(
                 if shared:
                     points = shared_points(space, seed=declaration.seed, trials=wanted)
                 search_apart(work, points)
-            elif parallel > 1:
+            elif not declaration.by:
                 search_rounds(work, parallel)
             else:
                 search_together(work)

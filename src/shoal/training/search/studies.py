@@ -30,8 +30,12 @@ class Study(Protocol):
         """The next points, chosen without knowing each other; fewer when there are no more."""
         ...
 
-    def tell_many(self, ends: list[tuple[str, float | None]]) -> None:
+    def tell_many(self, ends: list[Trial]) -> None:
         """How the trials asked for together ended, in their order."""
+        ...
+
+    def take(self, point: Point) -> None:
+        """Have a point that was asked for elsewhere as the trial asked for last."""
         ...
 
     def hopeless(self, step: int, value: float) -> bool:
@@ -106,6 +110,8 @@ class _OptunaStudy:
         fixed = copy.deepcopy(given) if own else None
         self._sampler = (lambda _: fixed) if own else given
         self._study = optuna.create_study(
+            # Some pruners go by the study's name.
+            study_name=f"shoal-{seed}-{scope}",
             direction="maximize" if greater else "minimize",
             sampler=fixed or _seeded(given, 0),
             pruner=space.search.pruner or optuna.pruners.MedianPruner(),
@@ -114,6 +120,11 @@ class _OptunaStudy:
         self._round: list[Any] = []
         self._over = False
         self._count = 0
+
+    @property
+    def study(self) -> Any:
+        """Optuna's own."""
+        return self._study
 
     def replay(self, trials: Iterable[Trial]) -> None:
         from optuna.trial import TrialState, create_trial
@@ -152,10 +163,16 @@ class _OptunaStudy:
             self._round.append(self._trial)
         return found
 
-    def tell_many(self, ends: list[tuple[str, float | None]]) -> None:
+    def tell_many(self, ends: list[Trial]) -> None:
         trials, self._round = self._round, []
-        for self._trial, (state, value) in zip(trials, ends, strict=True):
-            self.tell(state, value)
+        for self._trial, end in zip(trials, ends, strict=True):
+            for step, value in end.steps.items():
+                self._trial.report(value, step)
+            self.tell(end.state, end.value)
+
+    def take(self, point: Point) -> None:
+        self._study.enqueue_trial(point)
+        self._trial = self._study.ask(self._space.distributions(point))
 
     def hopeless(self, step: int, value: float) -> bool:
         self._trial.report(value, step)
@@ -233,10 +250,13 @@ class _HyperoptStudy:
             self._round.append(len(self._trials._dynamic_trials) - 1)
         return found
 
-    def tell_many(self, ends: list[tuple[str, float | None]]) -> None:
+    def tell_many(self, ends: list[Trial]) -> None:
         places, self._round = self._round, []
-        for self._at, (state, value) in zip(places, ends, strict=True):
-            self.tell(state, value)
+        for self._at, end in zip(places, ends, strict=True):
+            self.tell(end.state, end.value)
+
+    def take(self, point: Point) -> None:
+        """Nothing is asked of it: Hyperopt prunes nothing."""
 
     def hopeless(self, step: int, value: float) -> bool:  # noqa: ARG002  (Hyperopt prunes nothing)
         return False

@@ -1,5 +1,7 @@
 """A group of PyTorch workers that Apache Spark starts finds what one on this machine finds."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -84,3 +86,52 @@ def test_what_its_code_raises_is_told_and_a_lost_worker_too(spark, lake) -> None
         train(declared(dies), lake, spark=spark)
     assert "TMPDIR" in (caught.value.hint or "")
     assert not lake.table("shoal.fleet_net").exists()
+
+
+def told(build, log: Path, kill_at: int | None = None):
+    """The function, whose net notes each epoch; its second worker is killed once after one."""
+
+    def make():
+        import os as system
+        import signal
+        from pathlib import Path as File
+
+        from skorch.callbacks import Callback
+
+        class Note(Callback):
+            def on_epoch_end(self, net, **_):
+                rank, epoch = system.environ["RANK"], len(net.history)
+                with File(log).open("a") as file:
+                    file.write(f"{rank} {epoch}\n")
+                mark = File(f"{log}.killed")
+                if rank == "1" and epoch == kill_at and not mark.exists():
+                    mark.touch()
+                    system.kill(system.getpid(), signal.SIGKILL)
+
+        made = build()
+        made[-1].set_params(callbacks=[("note", Note())])
+        return made
+
+    return make
+
+
+def test_a_worker_killed_in_the_middle_costs_an_epoch_and_changes_nothing(
+    spark, lake, tmp_path
+) -> None:
+    def longer():
+        made = net()
+        made[-1].set_params(max_epochs=12)
+        return made
+
+    logs = [tmp_path / name for name in ("whole", "killed")]
+    first = train(declared(told(longer, logs[0])), lake, spark=spark)
+    second = train(declared(told(longer, logs[1], kill_at=5)), lake, spark=spark)
+    assert (tmp_path / "killed.killed").exists()
+    whole, killed = (Fleet.open(one.artifact).predict(rows()) for one in (first, second))
+    assert killed.equals(whole)
+    assert second.metrics["mae"] == first.metrics["mae"]
+    # It went on from what was saved: the first epochs were not made again.
+    epochs = [line.split()[1] for line in logs[1].read_text().splitlines() if line[0] == "0"]
+    again = len(epochs) - len([line for line in logs[0].read_text().splitlines() if line[0] == "0"])
+    assert again <= 2, epochs
+    assert epochs.count("1") == logs[0].read_text().count("0 1\n")

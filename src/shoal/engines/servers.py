@@ -135,6 +135,7 @@ def spark_server(
         "spark.databricks.delta.snapshotPartitions": "1",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.ui.enabled": "false",
+        **(_s3_settings(os.environ) if home.reads_s3 else {}),
         **(settings or {}),
     }
     command = [str(home.folder / "bin/spark-submit"), "--master", "local[*]"]
@@ -157,6 +158,26 @@ def spark_server(
         token=token,
     )
     return server.wait()
+
+
+def _s3_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """What Spark needs for ``s3://`` paths, by the variables that all of Amazon's clients know."""
+    found = {
+        # Paths say s3, as everywhere; Hadoop calls the same store s3a.
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "spark.hadoop.fs.s3a.aws.credentials.provider": (
+            "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+        ),
+    }
+    if region := environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"):
+        found["spark.hadoop.fs.s3a.endpoint.region"] = region
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        found["spark.hadoop.fs.s3a.endpoint"] = endpoint
+        found["spark.hadoop.fs.s3a.path.style.access"] = "true"
+        secure = str(endpoint.startswith("https:")).lower()
+        found["spark.hadoop.fs.s3a.connection.ssl.enabled"] = secure
+    return found
 
 
 def sail_cluster(workers: int | None = None) -> LocalServer:

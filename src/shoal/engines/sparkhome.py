@@ -21,6 +21,17 @@ __all__ = ["DELTA", "SPARK", "SparkHome", "java", "make_spark_home"]
 
 # The Delta release that is made for this Spark; both run on Java 17.
 SPARK, DELTA = "4.2.1", "io.delta:delta-spark_2.13:4.4.0"
+# What Hadoop 3.5 reads s3:// with: its own jar, and of Amazon's SDK only the parts that it needs
+# (18 MB; the bundle that it names has 600).
+_S3 = [
+    "org.apache.hadoop:hadoop-aws:3.5.0",
+    "software.amazon.s3.analyticsaccelerator:analyticsaccelerator-s3:1.3.1",
+    *(
+        f"software.amazon.awssdk:{part}:2.35.4"
+        for part in ("s3-transfer-manager", "sts", "apache-client", "netty-nio-client")
+    ),
+]
+_LEFT_OUT = ["software.amazon.awssdk:bundle", "org.wildfly.openssl:wildfly-openssl"]
 _OLDEST_JAVA = 17
 _SETUP = "shoal spark setup"
 # Without the user's Maven cache, whose half-filled entries stop Ivy.
@@ -51,8 +62,13 @@ class SparkHome:
         return ""
 
     def jars(self) -> list[Path]:
-        """Delta's jars: Spark itself brings the rest of what they need."""
+        """Delta's jars, and those for S3: Spark itself brings the rest of what they need."""
         return sorted(self.root.glob("jars/*.jar"))
+
+    @property
+    def reads_s3(self) -> bool:
+        """Whether it can read and write ``s3://``."""
+        return any(self.root.glob("jars/hadoop-aws-*.jar"))
 
     @classmethod
     def place(cls) -> Self:
@@ -128,7 +144,7 @@ def make_spark_home(home: SparkHome | None = None) -> SparkHome:
             draft.rename(home.root / "python")
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    if not home.jars():
+    if not home.jars() or not home.reads_s3:
         _fetch_jars(home, runs)
     return home
 
@@ -150,26 +166,28 @@ def _installer() -> list[str]:
 
 
 def _fetch_jars(home: SparkHome, runs: str) -> None:
-    """Lets Spark's own resolver fetch Delta, which checks what it fetched."""
+    """Lets Spark's own resolver fetch Delta and what S3 needs, which checks what it fetched."""
     draft = home.root / f".ivy-{os.getpid()}"
     draft.mkdir()
     settings = draft / "settings.xml"
     settings.write_text(_CENTRAL)
-    command = [str(home.folder / "bin/spark-submit"), "--packages", DELTA]
+    command = [str(home.folder / "bin/spark-submit"), "--packages", ",".join([DELTA, *_S3])]
+    command += ["--exclude-packages", ",".join(_LEFT_OUT)]
     command += ["--conf", f"spark.jars.ivySettings={settings}"]
     command += ["--conf", f"spark.jars.ivy={draft}", "--conf", "spark.ui.enabled=false"]
     command += ["--class", "org.apache.spark.deploy.SparkSubmit", "spark-internal", "--version"]
     try:
         _done(
             command,
-            f"{DELTA} could not be fetched from Maven Central",
+            f"{DELTA} and {_S3[0]} could not be fetched from Maven Central",
             {"JAVA_HOME": runs, "SPARK_HOME": str(home.folder)},
         )
         (home.root / "jars").mkdir(exist_ok=True)
-        there = {jar.name for jar in home.folder.glob("jars/*.jar")}
+        # Of another version, or not: what Spark has, it has.
+        there = {_artifact(jar.name) for jar in home.folder.glob("jars/*.jar")}
         for jar in (draft / "jars").glob("*.jar"):
             name = jar.name.partition("_")[2]
-            if name not in there and name.startswith(("delta-", "unitycatalog-")):
+            if _artifact(name) not in there:
                 jar.rename(home.root / "jars" / name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -188,3 +206,8 @@ def _done(command: list[str], failed: str, environment: dict[str, str] | None = 
     if done.returncode:
         said = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
         raise EngineError(f"{failed}:\n{said}", hint=f"Look at the network, then: {_SETUP}")
+
+
+def _artifact(jar: str) -> str:
+    """A jar's name without its version."""
+    return re.sub(r"-\d.*", "", jar.removesuffix(".jar"))

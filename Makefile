@@ -59,8 +59,8 @@ servers:
 
 # The servers and schedulers that read what Shoal writes; the browser that the workspace is tested in,
 # and axe-core, which checks that all can use it; the Apache Spark with Delta Lake that
-# engine = "spark" starts, PostgreSQL below MLflow's server, and Azurite, which speaks as Azure's
-# Blob service does. Tests say why they are skipped.
+# engine = "spark" starts, PostgreSQL below MLflow's server, and what speaks as Azure's Blob service
+# and Google's Cloud Storage do, the second built where there is a Go. Tests say why they are skipped.
 servers-heavy: servers
 	@$(call apart,mlserver,mlserver==1.7.1 mlserver-mlflow==1.7.1)
 	@$(call apart,dagster,dagster==1.13.29)
@@ -71,6 +71,7 @@ servers-heavy: servers
 	@test -s $(TOOLS)/axe/axe.min.js || { mkdir -p $(TOOLS)/axe && cd $(TOOLS)/axe && \
 	  npm pack --silent axe-core@4.14.1 >/dev/null && tar xzf axe-core-*.tgz --strip-components=1 package/axe.min.js package/LICENSE; } || \
 	  echo "axe-core could not be fetched; the tests of accessibility are skipped."
+	@timeout 300 $(RUN) python tests/gcs.py || echo "fake-gcs-server could not be built; its tests are skipped."
 	@timeout 300 $(RUN) python tests/stores.py || echo "Azurite could not be fetched; its tests are skipped."
 	@$(RUN) shoal spark setup || echo "Apache Spark could not be had; its tests are skipped."
 

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "shoal-tests"
 AZURITE = "3.35.0"
 # Azurite's own account, the same on every machine.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-FAMILIES = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_")
+FAMILIES = ("AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "STORAGE_EMULATOR_")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Cloud:
     """A running object store and what a client must have in its environment.
 
     Args:
-        kind: ``s3`` or ``azure``.
+        kind: ``s3``, ``azure`` or ``gs``.
         endpoint: Where it answers.
         environment: What clients need.
     """
@@ -51,6 +51,10 @@ class Cloud:
         """The same store behind another address."""
         old = self.endpoint
         moved = {k: v.replace(old, endpoint) for k, v in self.environment.items()}
+        if account := moved.get("GOOGLE_SERVICE_ACCOUNT"):
+            other = Path(account).with_name(f"account-{urlsplit(endpoint).port}.json")
+            other.write_text(Path(account).read_text().replace(old, endpoint))
+            moved["GOOGLE_SERVICE_ACCOUNT"] = str(other)
         return Cloud(kind=self.kind, endpoint=endpoint, environment=moved)
 
     def bucket(self) -> str:
@@ -59,6 +63,9 @@ class Cloud:
         if self.kind == "s3":
             self.s3().create_bucket(Bucket=name)
             return f"s3://{name}"
+        if self.kind == "gs":
+            self.google().create_bucket(name)
+            return f"gs://{name}"
         self.blobs().create_container(name)
         return f"az://{name}"
 
@@ -80,12 +87,25 @@ class Cloud:
 
         return BlobServiceClient.from_connection_string(connection(self.endpoint))
 
+    def google(self) -> Any:
+        """Google's own client, the second implementation that tests look with."""
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud.storage import Client
+
+        return Client(
+            "tests",
+            credentials=AnonymousCredentials(),
+            client_options={"api_endpoint": self.endpoint},
+        )
+
     def names(self, url: str) -> set[str]:
         """The names of all objects of a bucket, as its own client lists them."""
         bucket = urlsplit(url).netloc
         if self.kind == "s3":
             pages = self.s3().get_paginator("list_objects_v2").paginate(Bucket=bucket)
             return {entry["Key"] for page in pages for entry in page.get("Contents", ())}
+        if self.kind == "gs":
+            return {blob.name for blob in self.google().list_blobs(bucket)}
         return {blob.name for blob in self.blobs().get_container_client(bucket).list_blobs()}
 
     def put(self, url: str, data: bytes) -> None:
@@ -93,6 +113,8 @@ class Cloud:
         parts = url.partition("://")[2].split("/", 1)
         if self.kind == "s3":
             self.s3().put_object(Bucket=parts[0], Key=parts[1], Body=data)
+        elif self.kind == "gs":
+            self.google().bucket(parts[0]).blob(parts[1]).upload_from_string(data)
         else:
             self.blobs().get_blob_client(parts[0], parts[1]).upload_blob(data, overwrite=True)
 
@@ -101,6 +123,8 @@ class Cloud:
         bucket, _, name = url.partition("://")[2].partition("/")
         if self.kind == "s3":
             return bytes(self.s3().get_object(Bucket=bucket, Key=name)["Body"].read())
+        if self.kind == "gs":
+            return bytes(self.google().bucket(bucket).blob(name).download_as_bytes())
         return bytes(self.blobs().get_blob_client(bucket, name).download_blob().readall())
 
     @contextlib.contextmanager
@@ -135,7 +159,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _process(command: list[str], port: int, folder: Path) -> Iterator[None]:
+def running_process(command: list[str], port: int, folder: Path) -> Iterator[None]:
     path = folder / "server.log"
     with path.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
@@ -159,7 +183,7 @@ def running_s3(folder: Path) -> Iterator[Cloud]:
     """moto's S3 server in a process of its own."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with _process(command, port, folder):
+    with running_process(command, port, folder):
         endpoint = f"http://127.0.0.1:{port}"
         yield Cloud(
             kind="s3",
@@ -212,7 +236,7 @@ def running_azure(folder: Path) -> Iterator[Cloud]:
     port = free_port()
     command = [str(azurite()), "--location", str(folder), "--blobHost", "127.0.0.1"]
     command += ["--blobPort", str(port), "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
-    with _process(command, port, folder):
+    with running_process(command, port, folder):
         endpoint = f"http://127.0.0.1:{port}"
         yield Cloud(
             kind="azure",
@@ -291,7 +315,7 @@ def _serve_proxy(target: str) -> None:
     def refused(kind: str, path: str) -> int:
         with lock:
             seen[kind] += 1
-            fits = rule["status"] and rule["kind"] in ("", kind) and rule["part"] in path
+            fits = rule["status"] and rule["kind"] in ("", kind) and rule["part"] in unquote(path)
             if not fits or not rule["times"]:
                 return 0
             met["all"] += 1

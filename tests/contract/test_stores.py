@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gcs import missing as no_gcs
+from gcs import running_gcs
 from shoal.errors import Conflict, TableError, Unavailable
 from shoal.lake import Lake, Progress, check, clone, diff, optimize, restore, staged_files, vacuum
 from shoal.lake import lock as locks
@@ -35,6 +37,15 @@ def s3(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def gs(tmp_path_factory):
+    pytest.importorskip("google.cloud.storage")
+    if why := no_gcs():
+        pytest.skip(why)
+    with running_gcs(tmp_path_factory.mktemp("gs")) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
 def azure(tmp_path_factory):
     if why := missing():
         pytest.skip(why)
@@ -42,7 +53,7 @@ def azure(tmp_path_factory):
         yield cloud
 
 
-CLOUDS = ["s3", pytest.param("azure", marks=pytest.mark.heavy)]
+CLOUDS = ["s3", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("azure", "gs"))]
 
 
 @pytest.fixture(params=["local", *CLOUDS])
@@ -402,7 +413,11 @@ def test_a_commit_that_the_store_did_not_take_at_first_is_made_once(cloud) -> No
 
 def test_a_bucket_that_does_not_exist(cloud) -> None:
     url = cloud.bucket().rsplit("/", 1)[0] + "/never-was"
-    make = {"s3": "aws s3 mb s3://never-was", "azure": "az storage container create"}[cloud.kind]
+    make = {
+        "s3": "aws s3 mb s3://never-was",
+        "azure": "az storage container create",
+        "gs": "gcloud storage buckets create",
+    }[cloud.kind]
     for use in (
         Lake(url).store.check,
         lambda: Lake(url).tables(),
@@ -420,7 +435,8 @@ def test_wrong_and_expired_credentials(cloud, monkeypatch) -> None:
         for use in (Lake(url).store.check, lambda: Lake(url).table("a.t").exists()):
             with pytest.raises(TableError, match="refused the credentials") as error:
                 use()
-            assert "AWS_ACCESS_KEY_ID" in error.value.hint or "AZURE_STORAGE" in error.value.hint
+            names = ("AWS_ACCESS_KEY_ID", "AZURE_STORAGE", "GOOGLE_APPLICATION_CREDENTIALS")
+            assert any(name in error.value.hint for name in names)
             for secret in ("testtest", "Eby8vdM02xNO"):
                 assert secret not in str(error.value)
 

@@ -9,6 +9,8 @@ import sys
 import polars as pl
 import pytest
 
+from gcs import missing as no_gcs
+from gcs import running_gcs
 from projects import SmallProject
 from shoal.store import storage_url
 from stores import missing, proxied, running_azure, running_s3
@@ -44,6 +46,15 @@ def s3(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def gs(tmp_path_factory):
+    pytest.importorskip("google.cloud.storage")
+    if why := no_gcs():
+        pytest.skip(why)
+    with running_gcs(tmp_path_factory.mktemp("gs")) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
 def azure(tmp_path_factory):
     if why := missing():
         pytest.skip(why)
@@ -51,7 +62,9 @@ def azure(tmp_path_factory):
         yield cloud
 
 
-@pytest.fixture(params=["s3", pytest.param("azure", marks=pytest.mark.heavy)])
+@pytest.fixture(
+    params=["s3", *(pytest.param(name, marks=pytest.mark.heavy) for name in ("azure", "gs"))]
+)
 def cloud(request):
     found = request.getfixturevalue(request.param)
     with found.set():
@@ -128,7 +141,7 @@ def test_a_bucket_that_does_not_exist_is_told_before_anything_is_done(cloud, tmp
 
 @pytest.mark.heavy
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["s3", "azure"])
+@pytest.mark.parametrize("kind", ["s3", "azure", "gs"])
 def test_the_whole_demo_runs_in_a_cloud(kind, request, tmp_path) -> None:
     """Files, tables, fleets, MLflow's artifacts, scoring and REST; read by another reader, too."""
     cloud = request.getfixturevalue(kind)

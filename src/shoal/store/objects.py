@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -73,7 +74,7 @@ class ObjectStore:
         """An object's bytes, and what to give to `replace`."""
         with refused(self.root), _missing(self.path(name)):
             found = self._client.get(self._key(name))
-            return bytes(found.bytes()), str(found.meta["e_tag"])
+            return bytes(found.bytes()), _tag(found.meta)
 
     def open(self, name: str, size: int | None = None) -> BinaryIO:
         """An object to read from; what is read is fetched in pieces."""
@@ -122,13 +123,13 @@ class ObjectStore:
         """
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        mode: Any = "create" if tag is None else {"e_tag": tag}
+        mode: Any = "create" if tag is None else dict(json.loads(tag))
         with refused(self.root):
             try:
                 made = self._client.put(self._key(name), data, mode=mode, use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
                 raise FileExistsError(self.path(name)) from None
-        return str(made["e_tag"])
+        return _tag(made)
 
     def write(self, name: str, data: bytes | Path) -> None:
         """Writes an object, over one of that name; a large file in parts."""
@@ -187,6 +188,12 @@ def _client(bucket: str, environment: tuple[tuple[str, str], ...], process: int)
             f"'{bucket}' needs the package obstore.", hint=f"pip install 'shoal[{extra}]'"
         ) from None
     return from_url(bucket, retry_config=_RETRIES)
+
+
+def _tag(meta: Any) -> Tag:
+    """What an object is known by: its tag, and on Google its generation."""
+    known = {"e_tag": meta["e_tag"], "version": meta["version"]}
+    return json.dumps({key: value for key, value in known.items() if value is not None})
 
 
 def _stored(name: str, entry: Any) -> Stored:

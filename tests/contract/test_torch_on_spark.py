@@ -94,9 +94,13 @@ def told(build, log: Path, kill_at: int | None = None):
     def make():
         import os as system
         import signal
+        import sys
         from pathlib import Path as File
 
         from skorch.callbacks import Callback
+
+        if "RANK" in system.environ:
+            File(f"{log}.folder").write_text(sys.argv[1])
 
         class Note(Callback):
             def on_epoch_end(self, net, **_):
@@ -127,6 +131,9 @@ def test_a_worker_killed_in_the_middle_costs_an_epoch_and_changes_nothing(
     first = train(declared(told(longer, logs[0])), lake, spark=spark)
     second = train(declared(told(longer, logs[1], kill_at=5)), lake, spark=spark)
     assert (tmp_path / "killed.killed").exists()
+    # What the workers share is in the lake, which they see whatever their own temporary folder.
+    assert (tmp_path / "whole.folder").read_text().startswith(str(tmp_path / "lake/_training"))
+    assert not list((tmp_path / "lake/_training").iterdir())
     whole, killed = (Fleet.open(one.artifact).predict(rows()) for one in (first, second))
     assert killed.equals(whole)
     assert second.metrics["mae"] == first.metrics["mae"]

@@ -71,7 +71,7 @@ def train(
     """
     begun = time.perf_counter()
     source = open_source(declaration, lake, version)
-    with working_folder(lake if spark is not None and declaration.by else None) as folder:
+    with working_folder(lake if spark is not None else None, rows=bool(declaration.by)) as folder:
         if declaration.by and spark is not None:
             plan = Plan(declaration, source)
             fits = fit_on_engine(plan, spark, folder, progress)
@@ -171,17 +171,19 @@ def open_pool(
 
 
 @contextlib.contextmanager
-def working_folder(lake: Lake | None) -> Iterator[str]:
+def working_folder(lake: Lake | None, *, rows: bool = False) -> Iterator[str]:
     """A folder that goes when it is left.
 
     Args:
-        lake: Where, when an engine must see it too; None makes one on this machine.
+        lake: Where, when an engine must see it too; None makes one on this machine. Of a lake in
+            a cloud, too, unless ``rows``: programs cannot map files there.
+        rows: The engine itself reads and writes there.
     """
     if lake is None:
         with tempfile.TemporaryDirectory(prefix="shoal-train-") as folder:
             yield folder
         return
-    with lake.scratch("training", shared=True) as folder:
+    with lake.scratch("training", shared=rows) as folder:
         yield folder
 
 

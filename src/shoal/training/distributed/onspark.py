@@ -29,7 +29,8 @@ __all__ = ["run_task", "spark_launch"]
 def spark_launch(spark: SparkSession) -> Launch:
     """Starts groups of PyTorch workers on Spark; those of other libraries in processes here.
 
-    Rows and saved states lie in a folder of this machine's ``TMPDIR``, which all workers must see.
+    Rows and saved states lie in a folder of the lake, which all workers see; of a lake in a cloud,
+    in one of this machine's ``TMPDIR``, which they then must see.
 
     Args:
         spark: A session on Apache Spark.
@@ -49,7 +50,7 @@ def spark_launch(spark: SparkSession) -> Launch:
         raise TrainingError(
             f"A worker of {workers} on Spark was lost, {RESTARTS + 1} times: {lost}",
             hint="do the workers see this folder, and have they shoal[torch]? "
-            f"{folder.parent}; export TMPDIR=... names another",
+            f"{folder.parent}; with a lake in a cloud, export TMPDIR=... names another",
         )
 
     return run

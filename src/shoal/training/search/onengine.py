@@ -24,7 +24,8 @@ _ALONE = threading.Lock()
 class OnEngine:
     """Runs a `Pool`'s tasks as tasks of an engine.
 
-    Job and rows lie in a folder of this machine's ``TMPDIR``, which all workers must see.
+    Job and rows lie in a folder of the lake, which all workers see; of a lake in a cloud, in one of
+    this machine's ``TMPDIR``, which they then must see.
 
     Args:
         spark: A session on the engine.
@@ -70,7 +71,7 @@ class OnEngine:
             raise TrainingError(
                 f"The engine could not run the trials: {said[0][:500]}",
                 hint="its Python workers need shoal, the estimator's libraries, and this folder: "
-                f"{Path(job).parent}; export TMPDIR=... names another",
+                f"{Path(job).parent}; with a lake in a cloud, export TMPDIR=... names another",
             ) from error
         for number, result in zip(
             found.column("number").to_pylist(), found.column("result"), strict=True

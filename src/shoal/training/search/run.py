@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from shoal.training.local import Local
 from shoal.training.nursery import Nursery
 from shoal.training.plan import Plan
 from shoal.training.pool import Pool
-from shoal.training.run import new_nursery, open_pool
+from shoal.training.run import new_nursery, open_pool, working_folder
 from shoal.training.search.apart import search_apart
 from shoal.training.search.found import Found, read_found, study_rows
 from shoal.training.search.job import SearchJob
@@ -114,7 +113,7 @@ def search(
             found = read_found(table, known, declaration, space, shared=shared)
             return replace(found, newest=source.version)
         new = _search(
-            declaration, source, space, table, study, wanted, apart, shared,
+            declaration, source, space, lake, study, wanted, apart, shared,
             workers=workers, progress=progress, nursery=nursery, spark=spark,
         )  # fmt: skip
         found = read_found(table, study.name, declaration, space, shared=shared)
@@ -141,7 +140,7 @@ def _search(
     declaration: ModelDeclaration,
     source: Source,
     space: Space,
-    table: Table,
+    lake: Lake,
     study: StudyId,
     wanted: int,
     apart: bool,
@@ -154,8 +153,9 @@ def _search(
 ) -> int:
     """Makes what is missing of a study's trials; returns how many were made."""
     plan = Plan(_buildable(declaration, space, wanted), source)
+    table = lake.table(f"shoal.trials_{declaration.name}")
     with (
-        tempfile.TemporaryDirectory(prefix="shoal-search-") as folder,
+        working_folder(lake if spark is not None else None) as folder,
         contextlib.ExitStack() as stack,
     ):
         work_rows, scopes, offsets = _prepare(plan, space, Path(folder))

@@ -81,6 +81,10 @@ def monitor(
 
 def _shown(reports: Sequence[MonitorReport]) -> None:
     out = show.console()
+    if not reports:
+        out.print("Nothing is watched: the project declares no model, and shoal.toml no table.")
+        out.print("[yellow]Hint:[/]  shoal monitor silver.readings watches a table as it is.")
+        return
     right = ["new rows", "came true", "promised", "now", "tests", "opened", "closed", "open"]
     grid = show.grid("Windows", "watched", "window", *right, "took", right=right)
     for report in reports:

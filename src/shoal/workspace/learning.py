@@ -317,7 +317,7 @@ class Learning(Opened):
         models = [name for name in names if "." not in name]
         if not names:
             tables = sorted(self.project.monitor.tables)
-        chosen = self.declared(models) if models or (not names and self.models) else []
+        chosen = self.declared(models) if models or not names else []
         return [
             *(monitor(self, declaration.name) for declaration in chosen),
             *(monitor_table(self, name) for name in tables),

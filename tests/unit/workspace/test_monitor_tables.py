@@ -157,6 +157,15 @@ def test_a_table_that_is_named_is_watched_without_settings(project):
     assert project.lake.table("shoal.drift_table_gold__other").exists()
 
 
+def test_where_nothing_is_watched_it_says_so(tmp_path):
+    empty = SmallProject(tmp_path / "empty")
+    done = CliRunner().invoke(
+        cli, ["monitor", "--project", str(empty.root)], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    assert "Nothing is watched" in done.output
+
+
 def test_a_column_that_is_none_is_named(project):
     settle(project, 'columns = ["kwhh"]')
     report = watch(project)

@@ -31,5 +31,7 @@ def spark(action: str, as_json: bool) -> None:
     if as_json:
         show.print_json(found)
         return
-    click.echo(f"Apache Spark {home.version} with {home.jars()[0].name} and others: {home.root}")
+    delta = next((jar.stem for jar in home.jars() if jar.name.startswith("delta-spark")), "Delta")
+    clouds = "s3:// too" if home.reads_s3 else "no s3://"
+    click.echo(f"Apache Spark {home.version} with {delta}, {clouds}: {home.root}")
     click.echo('Use it:  engine = "spark"  in a profile of shoal.toml')

@@ -136,7 +136,10 @@ def _told(value: float | None, kind: pa.DataType) -> str:
         return ""
     if not pa.types.is_temporal(kind):
         return number(value, 5)
-    moment = dt.datetime.fromtimestamp(value, dt.UTC)
+    try:
+        moment = dt.datetime.fromtimestamp(value, dt.UTC)
+    except (OverflowError, ValueError, OSError):  # beyond the year 9999
+        return number(value, 5)
     return f"{moment:%Y-%m-%d}" if pa.types.is_date(kind) else clock(moment)
 
 

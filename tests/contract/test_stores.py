@@ -441,6 +441,21 @@ def test_wrong_and_expired_credentials(cloud, monkeypatch) -> None:
                 assert secret not in str(error.value)
 
 
+def test_who_may_only_read_is_told_so_and_changes_nothing(cloud) -> None:
+    url = f"{cloud.bucket()}/lake"
+    commit(Lake(url).table("a.t"), ROWS)
+    before = cloud.names(url)
+    with proxied(cloud) as (behind, proxy), behind.set():
+        proxy.refuse(403, kind="PUT")
+        with pytest.raises(TableError, match="refused the credentials"):
+            commit(Lake(url).table("a.t"), ROWS)
+        proxy.refuse(0)
+        assert Lake(url).table("a.t").scan().select(pl.len()).collect().item() == 3
+    assert {name for name in cloud.names(url) if "_delta_log" in name} == {
+        name for name in before if "_delta_log" in name
+    }
+
+
 def test_a_wrong_endpoint(cloud) -> None:
     url = f"{cloud.bucket()}/lake"
     with cloud.at("http://127.0.0.1:1").set():

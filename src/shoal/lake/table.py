@@ -370,8 +370,9 @@ class Table:
                 f"Another writer changed {self.name} at the same time ({error}).",
                 hint="Run again: nothing of this attempt was kept.",
             ) from error
-        except DeltaError as error:
-            told = store_error(error, self.path)
+        except (DeltaError, OSError) as error:
+            if not (told := store_error(error, self.path)) and isinstance(error, OSError):
+                raise
             raise told or TableError(f"{self.name} refused the commit: {error}") from error
         for after in written:
             self._drop_states(after.flow, after.state)

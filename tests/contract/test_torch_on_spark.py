@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from shoal.engines import connect
+from shoal.engines.sparkhome import SPARK
 from shoal.errors import TrainingError
 from shoal.lake import Lake
 from shoal.models import Fleet, collecting_models, model
@@ -142,3 +143,26 @@ def test_a_worker_killed_in_the_middle_costs_an_epoch_and_changes_nothing(
     again = len(epochs) - len([line for line in logs[0].read_text().splitlines() if line[0] == "0"])
     assert again <= 2, epochs
     assert epochs.count("1") == logs[0].read_text().count("0 1\n")
+
+
+def test_a_persons_own_torch_distributor_runs_on_the_same_spark(spark, spark_url) -> None:
+    from importlib.metadata import version
+
+    from pyspark.ml.torch.distributor import TorchDistributor
+
+    assert version("pyspark-client") == SPARK
+    if spark.version != version("pyspark-client"):
+        pytest.skip(f"{spark_url} is Spark {spark.version}")
+
+    def train(more: int) -> float:
+        import torch
+        from torch import distributed
+
+        distributed.init_process_group("gloo")
+        told = torch.ones(1) * (distributed.get_rank() + 1)
+        distributed.all_reduce(told)
+        distributed.destroy_process_group()
+        return float(told) + more
+
+    found = TorchDistributor(num_processes=2, local_mode=False, use_gpu=False).run(train, 10)
+    assert found == 13.0

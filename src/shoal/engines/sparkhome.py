@@ -19,8 +19,9 @@ from shoal.errors import EngineError
 
 __all__ = ["DELTA", "SPARK", "SparkHome", "java", "make_spark_home"]
 
-# The Delta release that is made for this Spark; both run on Java 17.
-SPARK, DELTA = "4.2.1", "io.delta:delta-spark_2.13:4.4.0"
+# The client's own version, so that code which the client ships fits the server's; the Delta release
+# that is made for it. Both run on Java 17.
+SPARK, DELTA = "4.2.0", "io.delta:delta-spark_2.13:4.4.0"
 # What Hadoop 3.5 reads s3:// with: its own jar, and of Amazon's SDK only the parts that it needs
 # (18 MB; the bundle that it names has 600).
 _S3 = [

@@ -202,16 +202,19 @@ class Desk:
         def read() -> dict[str, Pointers]:
             return {found.name: found for found in self.space.tracker.pointers()}
 
+        if self.space.project.profile.tracking:
+            return self._looks.of("pointers", read)
         return self.cache.get("pointers", stamp, read)
 
     def versions(self, model: str) -> list[ModelVersion]:
         """The versions of a registered model, newest first; none of an unknown one."""
         if model not in self.pointers():
             return []
+        key = ("versions", model)
+        if self.space.project.profile.tracking:
+            return self._looks.of(key, lambda: self.space.tracker.versions(model))
         stamp = self.tracking_stamp()
-        return self.cache.get(
-            ("versions", model), stamp, lambda: self.space.tracker.versions(model)
-        )
+        return self.cache.get(key, stamp, lambda: self.space.tracker.versions(model))
 
     def models(self) -> dict[str, ModelDeclaration]:
         """The declared models, read again when their files changed.

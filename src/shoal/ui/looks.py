@@ -27,6 +27,7 @@ class Looks:
         self._seconds = seconds
         self._answers: dict[Hashable, tuple[float, Any]] = {}
         self._asking: set[Hashable] = set()
+        self._forgotten = 0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="shoal-look")
 
@@ -50,9 +51,15 @@ class Looks:
 
     def _ask(self, key: Hashable, ask: Callable[[], T]) -> T:
         begun = time.monotonic()  # what changes while the store answers is not in the answer
+        with self._lock:
+            told = self._forgotten
         answer = ask()
         with self._lock:
-            self._answers[key] = (begun, answer)
+            before = self._answers.get(key)
+            # One that was asked for before something was changed from here, or before another
+            # that is here already, comes too late.
+            if told == self._forgotten and (before is None or before[0] <= begun):
+                self._answers[key] = (begun, answer)
         return answer
 
     def _again(self, key: Hashable, ask: Callable[[], Any]) -> None:
@@ -68,4 +75,5 @@ class Looks:
     def forget(self) -> None:
         """Lets the next who asks wait for a new answer: something was changed from here."""
         with self._lock:
+            self._forgotten += 1
             self._answers.clear()

@@ -67,6 +67,29 @@ def test_what_was_changed_from_here_is_waited_for():
     assert looks.of("table", store.ask) == 7
 
 
+def test_an_answer_from_before_a_change_comes_too_late():
+    """It was asked for in the background, and the store answered after the change."""
+    store, looks = Store(), Looks(seconds=0)
+    assert looks.of("table", store.ask) == 0
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> int:
+        version = store.version  # what the store saw when it was asked
+        begun.set()
+        assert go_on.wait(30)
+        return version
+
+    assert looks.of("table", slowly) == 0
+    assert begun.wait(30)
+    store.version = 5
+    looks.forget()
+    assert looks.of("table", store.ask) == 5
+    go_on.set()
+    settled(looks)
+    looks._seconds = 60
+    assert looks.of("table", store.ask) == 5
+
+
 def test_a_store_that_fails_is_told_by_who_asks_next():
     store, looks = Store(), Looks(seconds=0)
     assert looks.of("table", store.ask) == 0

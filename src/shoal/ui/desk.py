@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +67,9 @@ class Desk:
                 for model in self.pointers():
                     self.versions(model)
         finally:
+            # What is loaded by now stays: no page waits while all of it is looked through again.
+            gc.collect()
+            gc.freeze()
             self.waiting = False
         with contextlib.suppress(ShoalError):
             self.engine()

@@ -152,9 +152,10 @@ def _table_steps(desk: Desk, names: list[str]) -> list[Step]:
     """Tables with an open alarm."""
     from shoal.workspace.watch import table_key
 
-    steps = []
+    steps, there = [], set(desk.names())
     for name in names:
-        drift = drift_of(desk, table_key(name))
+        key = table_key(name)
+        drift = drift_of(desk, key) if f"shoal.drift_{key}" in there else None
         if drift is not None and drift.alarms:
             columns = sorted({str(one["column"]) for one in drift.worst if one["alarm"]})
             steps.append(

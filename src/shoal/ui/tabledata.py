@@ -211,8 +211,13 @@ def all_quality(desk: Desk) -> list[dict[str, Any]]:
 
 
 def edges(desk: Desk) -> list[Edge]:
-    """The lineage that runs kept."""
-    return desk.kept("edges", lambda: stored_edges(desk.space.lake), LINEAGE)
+    """The lineage that runs kept, in an order of its own: the graph is drawn by it."""
+
+    def read() -> list[Edge]:
+        found = stored_edges(desk.space.lake)
+        return sorted(found, key=lambda edge: (edge.table, edge.source))
+
+    return desk.kept("edges", read, LINEAGE)
 
 
 @dataclass(frozen=True, kw_only=True)
